@@ -1,0 +1,26 @@
+"""Recorded words as cached features: takes a folder of words, gives batches of log-mels, waves and labels to training."""
+
+from duovox.data.batches import Batch, Batches, gather, in_order
+from duovox.data.features import Features, Manifest, Statistics, open_features, prepare, read_manifest
+from duovox.data.sources import LABEL_SETS, SC09, SPLITS, Scan, Source, scan, speaker_of, which_split
+
+__all__ = [
+    "LABEL_SETS",
+    "SC09",
+    "SPLITS",
+    "Batch",
+    "Batches",
+    "Features",
+    "Manifest",
+    "Scan",
+    "Source",
+    "Statistics",
+    "gather",
+    "in_order",
+    "open_features",
+    "prepare",
+    "read_manifest",
+    "scan",
+    "speaker_of",
+    "which_split",
+]
