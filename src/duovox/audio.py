@@ -70,7 +70,8 @@ def as_wave(samples: Any, rate: float, target_rate: int, max_seconds: float = MA
 
 def fit_length(wave: Wave, samples: int) -> Wave:
     """The wave (S,) zero-padded or cut at its end to exactly `samples`."""
-    return np.pad(wave[:samples], (0, max(0, samples - len(wave))))
+    fitted: Wave = np.pad(wave[:samples], (0, max(0, samples - len(wave))))
+    return fitted
 
 
 def write_audio(path: str | Path, wave: NDArray[Any], rate: int, force: bool = False, parents: bool = False) -> Path:
@@ -86,7 +87,8 @@ def write_audio(path: str | Path, wave: NDArray[Any], rate: int, force: bool = F
     kind, subtype = WRITABLE[path.suffix.lower()]
     sound = io.BytesIO()
     soundfile.write(sound, np.clip(mono, -1, 1), rate, format=kind, subtype=subtype)
-    write_whole(path, sound.getvalue(), force, parents)
+    content = sound.getvalue()
+    write_whole(path, _with_fixed_serial(content) if kind == "OGG" else content, force, parents)
     return path
 
 
@@ -135,10 +137,42 @@ def _to_wave(samples: NDArray[Any], rate: float, target_rate: int, max_seconds: 
             mono = soxr.resample(mono, rate, target_rate)
         except (ValueError, RuntimeError) as error:
             raise AudioError(f"cannot be resampled from {rate} Hz to {target_rate} Hz ({error})") from None
-    wave = mono.astype(np.float32)
+    wave: Wave = mono.astype(np.float32)
     if wave.size == 0:
         raise AudioError(f"is shorter than one sample at {target_rate} Hz")
     return wave
+
+
+def _with_fixed_serial(ogg: bytes) -> bytes:
+    """An Ogg stream with serial number 0 in place of a random one, so that the same sound gives the same bytes (RFC 3533)."""
+    content = bytearray(ogg)
+    start = 0
+    while start < len(content):
+        segments = content[start + 26]
+        end = start + 27 + segments + sum(content[start + 27 : start + 27 + segments])
+        content[start + 14 : start + 18] = bytes(4)
+        content[start + 22 : start + 26] = bytes(4)
+        content[start + 22 : start + 26] = _ogg_checksum(content[start:end]).to_bytes(4, "little")
+        start = end
+    return bytes(content)
+
+
+def _ogg_checksum(page: bytes | bytearray) -> int:
+    """CRC-32 of polynomial 0x04c11db7, most significant bit first, starting from 0."""
+    checksum = 0
+    for byte in page:
+        checksum = (checksum << 8) & 0xFFFFFFFF ^ _CRC_TABLE[checksum >> 24 ^ byte]
+    return checksum
+
+
+def _crc_table() -> list[int]:
+    table = list(range(256))
+    for _ in range(32):
+        table = [(value << 1) ^ (0x104C11DB7 if value >> 31 else 0) for value in table]
+    return table
+
+
+_CRC_TABLE = _crc_table()
 
 
 def _libsndfile_words(error: Exception) -> str:

@@ -2,12 +2,15 @@
 
 from duovox.data.batches import Batch, Batches, gather, in_order
 from duovox.data.features import Features, Manifest, Statistics, open_features, prepare, read_manifest
+from duovox.data.fetch import ARCHIVES, Archive, fetch, fetch_archive
 from duovox.data.sources import LABEL_SETS, SC09, SPLITS, Scan, Source, scan, speaker_of, which_split
 
 __all__ = [
+    "ARCHIVES",
     "LABEL_SETS",
     "SC09",
     "SPLITS",
+    "Archive",
     "Batch",
     "Batches",
     "Features",
@@ -15,6 +18,8 @@ __all__ = [
     "Scan",
     "Source",
     "Statistics",
+    "fetch",
+    "fetch_archive",
     "gather",
     "in_order",
     "open_features",

@@ -104,8 +104,11 @@ def prepare(
     """
     root, out, mel = Path(root), Path(out), mel or MelConfig()
     _check_place(root, out)
-    found = scan(root, labels)
-    inputs = _digest_inputs(root, found, mel)
+    try:
+        found = scan(root, labels)
+        inputs = _digest_inputs(root, found, mel)
+    except OSError as error:
+        raise DataError(f"cannot read the data set {root}: {error}") from None
     old = _manifest_or_none(out)
     if old and old.inputs == inputs and not force:
         if progress:
