@@ -28,6 +28,7 @@ from duovox.data import (
     SC09,
     Archive,
     Batches,
+    Source,
     fetch,
     fetch_archive,
     in_order,
@@ -86,8 +87,8 @@ def folder(words: Path) -> Path:
 @pytest.mark.parametrize(
     ("stem", "split"),
     [
-        ("026290a7_nohash_0", "validation"),  # first line of v0.01's validation_list.txt (under bed/)
-        ("0c40e715_nohash_0", "test"),  # first line of v0.01's testing_list.txt (under bed/)
+        ("026290a7_nohash_0", "validation"),  # in v0.01's validation_list.txt
+        ("0c40e715_nohash_0", "test"),  # in v0.01's testing_list.txt
     ],
 )
 def test_official_rule_on_listed_clips(stem: str, split: str) -> None:
@@ -258,9 +259,14 @@ def test_changed_files_are_never_read_stale(tmp_path: Path) -> None:
 
 def test_force_builds_again(words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(words, tmp_path / "features", progress=False)
-    calls: list[object] = []
+    calls: list[Source] = []
     real = features_module._decode
-    monkeypatch.setattr(features_module, "_decode", lambda source, mel: calls.append(source) or real(source, mel))
+
+    def counted(source: Source, mel: MelConfig) -> object:
+        calls.append(source)
+        return real(source, mel)
+
+    monkeypatch.setattr(features_module, "_decode", counted)
     prepare(words, tmp_path / "features", progress=False, force=True)
     assert len(calls) == 18
 
