@@ -1,0 +1,324 @@
+"""The command line: one typed function per command; every error of ours is one line and a non-zero exit.
+
+Nothing heavy is imported at the top, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from duovox import __version__
+from duovox.config import read_recipe, to_dict
+from duovox.contracts import ConfigError, DuovoxError, OutputError
+
+if TYPE_CHECKING:
+    from duovox.duovox import Clip
+
+AudioFormat = Literal["wav", "flac", "ogg"]
+app = tyro.extras.SubcommandApp()
+data_app = tyro.extras.SubcommandApp()
+app.command(data_app, name="data")
+
+
+@app.command
+def generate(
+    label: Positional[str],
+    /,
+    out: Path = Path("."),
+    n: int = 1,
+    seed: int = 0,
+    gamma: float | None = None,
+    steps: int | None = None,
+    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
+    interval: tuple[float, float] | None = None,
+    vocoder: Literal["neural", "griffin_lim"] | None = None,
+    bundle: str = "sc06",
+    format: AudioFormat = "wav",
+    spectrogram: bool = False,
+    batch: int = 8,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+    force: bool = False,
+) -> None:
+    """Speak a word.
+
+    Writes each clip with a JSON file beside it that says how it was made (seed, settings, bundle, what the classifier
+    hears in it). Settings left out are the bundle's own.
+
+    Args:
+        label: The word to speak, one of the bundle's labels, or `any` for whatever comes.
+        out: A file name for one clip (its suffix chooses the format), or a folder for clips named <label>_<seed>.
+        n: How many clips; their seeds are seed, seed + 1, ...
+        seed: Seed of the first clip. The same seed and settings give the same clip.
+        gamma: Strength of the guidance towards the label; 0 switches it off.
+        steps: Steps of the sampler.
+        sampler: Which sampler.
+        interval: Guide only at noise levels between these two sigmas.
+        vocoder: How the mel becomes sound.
+        bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        format: Format of the clips in a folder.
+        spectrogram: Also write each clip's log-mel as a PNG picture.
+        batch: Clips computed at once; changes speed and memory, not the clips.
+        device: Where to compute.
+        force: Overwrite files that exist.
+    """
+    wanted = None if label == "any" else label
+    places = _clip_paths(out, label, seed, n, format)
+    _refuse_existing([p.with_suffix(s) for p in places for s in _suffixes(p, spectrogram)], force)
+    from duovox.duovox import Duovox
+    from duovox.training.start import choose_device
+
+    voice = Duovox.from_pretrained(bundle).to(choose_device(device))
+    clips = voice.generate(wanted, n, gamma=gamma, steps=steps, sampler=sampler, interval=interval, seed=seed, vocoder=vocoder, batch=batch)
+    for path, clip in zip(places, clips, strict=True):
+        _write_clip(path, clip, voice.config.digest, spectrogram, force)
+        heard = max(clip.probabilities, key=clip.probabilities.__getitem__)
+        print(f"{path}: {clip.label or 'unconditional'}, seed {clip.seed}, heard as {heard} ({clip.probabilities[heard]:.3f})")
+
+
+def _clip_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat) -> list[Path]:
+    """Where the clips go: `out` itself if it names a sound file, else files in the folder `out`."""
+    if out.suffix and not out.is_dir():
+        if n != 1:
+            raise OutputError(f"{out} is one file, but {n} clips were asked for; give a folder")
+        return [out]
+    return [out / f"{label}_{number}.{format}" for number in range(seed, seed + n)]
+
+
+def _suffixes(path: Path, spectrogram: bool) -> list[str]:
+    return [path.suffix, ".json"] + [".png"] * spectrogram
+
+
+def _refuse_existing(paths: list[Path], force: bool) -> None:
+    """Fail before any work is done rather than after it."""
+    for path in paths:
+        if path.exists() and not force:
+            raise OutputError(f"{path} exists; add --force to overwrite it")
+        parent = next(p for p in path.absolute().parents if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise OutputError(f"cannot write {path}: no permission to write in {parent}")
+
+
+def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: bool) -> None:
+    from duovox.audio import write_audio, write_whole
+    from duovox.picture import sheet
+
+    story = {
+        "label": clip.label,
+        "seed": clip.seed,
+        "settings": to_dict(clip.settings),
+        "vocoder": clip.vocoder,
+        "bundle": digest,
+        "duovox": __version__,
+        "probabilities": {name: round(p, 6) for name, p in clip.probabilities.items()},
+    }
+    write_audio(path, clip.wave, clip.rate, force=force, parents=True)
+    write_whole(path.with_suffix(".json"), (json.dumps(story, indent=2) + "\n").encode(), force=force)
+    if spectrogram:
+        write_whole(path.with_suffix(".png"), sheet([[clip.log_mel]]), force=force)
+
+
+@app.command
+def classify(
+    sounds: Positional[tuple[Path, ...]],
+    /,
+    bundle: str = "sc06",
+    as_json: Annotated[bool, arg(name="json")] = False,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+) -> None:
+    """Recognise the word in sound files, or in all sound files below a folder.
+
+    Args:
+        sounds: Files (wav, flac, ogg, opus, mp3) or folders. Of a longer sound the loudest second counts.
+        bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        as_json: Print one JSON object with every label's probability per file.
+        device: Where to compute.
+    """
+    from duovox.audio import READABLE
+    from duovox.duovox import Duovox
+    from duovox.training.start import choose_device
+
+    files = [f for s in sounds for f in (sorted(p for p in s.rglob("*") if p.suffix.lower() in READABLE) if s.is_dir() else [s])]
+    if not files:
+        raise DuovoxError(f"no sound files ({', '.join(READABLE)}) in {', '.join(map(str, sounds)) or 'nothing'}")
+    voice = Duovox.from_pretrained(bundle).to(choose_device(device))
+    results: dict[str, dict[str, float]] = {}
+    failed: list[str] = []
+    for file in files:
+        try:
+            results[str(file)] = voice.classify(file)
+        except DuovoxError as error:
+            failed.append(str(error))
+    if as_json:
+        print(json.dumps(results, indent=2))
+    else:
+        for name, probabilities in results.items():
+            best = sorted(probabilities.items(), key=lambda item: -item[1])[:3]
+            print(f"{name}\t" + "\t".join(f"{label} {p:.3f}" for label, p in best))
+    if failed:
+        raise DuovoxError("\nduovox: ".join(failed))
+
+
+@data_app.command
+def fetch(name: Positional[Literal["sc09", "speech_commands_v0.01", "speech_commands_v0.02"]], /, out: Path = Path("data")) -> None:
+    """Download an official data set, check its digest and unpack it; an interrupted download goes on where it stopped.
+
+    Args:
+        name: Which data set; sc09 is the ten digits of Speech Commands v0.01.
+        out: Folder to unpack into.
+    """
+    from duovox.data.fetch import fetch as fetch_data
+
+    print(fetch_data(name, out))
+
+
+@data_app.command
+def prepare(
+    root: Positional[Path],
+    /,
+    out: Path,
+    labels: str | None = None,
+    recipe: str = "compact",
+    workers: int = 2,
+    force: bool = False,
+) -> None:
+    """Decode a folder of words (<root>/<label>/*.wav ...) or Speech Commands once into a feature folder.
+
+    Args:
+        root: The data set.
+        out: The feature folder to write; left as it is where it is up to date.
+        labels: Which words: `sc09`, or names separated by commas. All sub-folders if left out.
+        recipe: Name or file of the recipe whose mel settings to use.
+        workers: Decoding processes.
+        force: Build again even if up to date.
+    """
+    from duovox.data import prepare as prepare_data
+
+    manifest = prepare_data(root, out, read_recipe(recipe).mel, labels, force, workers=workers)
+    print(f"{'label':12}" + "".join(f"{split:>12}" for split in ("train", "validation", "test")))
+    for label, counts in manifest.counts.items():
+        print(f"{label:12}" + "".join(f"{counts.get(split, 0):>12}" for split in ("train", "validation", "test")))
+    for name, reason in list(manifest.skipped.items())[:10]:
+        print(f"skipped {name}: {reason}")
+    if len(manifest.skipped) > 10:
+        print(f"... and {len(manifest.skipped) - 10} more, all in {out / 'manifest.json'}")
+
+
+@app.command
+def train(
+    part: Positional[Literal["classifier", "subnet", "vocoder", "judge"]],
+    /,
+    data: Path,
+    out: Path,
+    recipe: str = "compact",
+    resume: bool = False,
+    time_budget: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    tensorboard: bool = False,
+) -> None:
+    """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>.
+
+    Stops cleanly, with a checkpoint, on Ctrl-C, SIGTERM and at the end of the time budget; --resume goes on.
+
+    Args:
+        part: What to train.
+        data: Feature folder made by `duovox data prepare`.
+        out: Folder for the runs of all parts.
+        recipe: Name of a shipped recipe, or a TOML file.
+        resume: Go on with the run in <out>/<part>/.
+        time_budget: Stop after this long, as 90s, 20m or 1.5h.
+        device: Where to compute; auto takes CUDA where there is one.
+        precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
+        tensorboard: Also log for TensorBoard (extra `tensorboard`).
+    """
+    budget = parse_seconds(time_budget) if time_budget else math.inf
+    settings = read_recipe(recipe)
+    from duovox.training.start import start_training
+
+    outcome = start_training(
+        part, settings, data, out, resume=resume, time_budget=budget, device=device, precision=precision, tensorboard=tensorboard
+    )
+    state = "finished" if outcome.complete else "stopped (go on with --resume)"
+    print(
+        f"{part}: {state} at step {outcome.step} of {getattr(settings, f'train_{part}').updates}; weights in {out / part / 'weights.safetensors'}"
+    )
+
+
+def parse_seconds(text: str) -> float:
+    """Seconds of a duration such as 90, 90s, 20m or 1.5h. Raises `ConfigError`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match:
+        raise ConfigError(f"time budget {text!r} is no duration; write it as 90s, 20m or 1.5h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+@app.command
+def inspect(what: Positional[str] = "sc06", /, data: Path | None = None, as_json: Annotated[bool, arg(name="json")] = False) -> None:
+    """Say what a bundle or a recipe is: parameters, multiply-accumulates a step, settings, origin, scores.
+
+    Args:
+        what: A bundle (name, folder, hub id), or a recipe (name or TOML file).
+        data: Feature folder; adds the classifier's accuracy at each noise level on its test split (bundles only).
+        as_json: Print JSON.
+    """
+    from duovox.inspection import describe, describe_text
+
+    facts = describe(what, data)
+    print(json.dumps(facts, indent=2) if as_json else describe_text(facts))
+
+
+@app.command
+def bundle(runs: Positional[Path], /, out: Path, card: Path | None = None, scores: Path | None = None, force: bool = False) -> None:
+    """Make a bundle of the runs in a folder: classifier, subnet and, if there is one, vocoder.
+
+    Args:
+        runs: The --out of the trainings.
+        out: The bundle folder to write.
+        card: A Markdown file that becomes the model card.
+        scores: A JSON file of scores to keep in the bundle.
+        force: Replace a bundle that is there.
+    """
+    from duovox.bundle import write_bundle
+    from duovox.training.assemble import assemble
+
+    config = write_bundle(assemble(runs, _read_json(scores) if scores else {}, _read_text(card) if card else ""), out, force)
+    print(f"{out}: {', '.join(config.labels)}; digest {config.digest[:12]}")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DuovoxError(f"cannot read {path}: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_read_text(path)))
+    except ValueError as error:
+        raise DuovoxError(f"{path} is not a JSON object: {error}") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted."""
+    try:
+        app.cli(prog="duovox", description="One speech classifier, two jobs: it recognises words and speaks them.", args=arguments)
+    except DuovoxError as error:
+        print(f"duovox: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("duovox: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0

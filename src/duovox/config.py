@@ -1,0 +1,332 @@
+"""Every setting of duovox, as frozen dataclasses that check themselves; TOML and JSON in and out.
+
+Takes plain dictionaries from recipes, bundles and checkpoints; gives checked settings to every other module.
+A setting stands here once and nowhere else. Nothing here imports torch, so that `duovox --help` stays fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from duovox.contracts import ConfigError
+
+T = TypeVar("T")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class MelConfig:
+    """How sound becomes a log-mel spectrogram (log of a slaney mel magnitude spectrogram, reflect-padded, centred).
+
+    The defaults are those of the public 16 kHz HiFi-GAN vocoders, so their mels and ours agree.
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 1024
+    win_length: int = 1024
+    hop_length: int = 256
+    n_mels: int = 80
+    fmin: float = 0.0
+    fmax: float = 8000.0
+    floor: float = 1e-5
+    clip_samples: int = 16000
+    frames: int = 64
+
+    def __post_init__(self) -> None:
+        _require(min(self.sample_rate, self.n_fft, self.hop_length, self.n_mels, self.clip_samples) > 0, "mel: sizes must be positive")
+        _require(self.win_length <= self.n_fft, f"mel.win_length {self.win_length} is longer than n_fft {self.n_fft}")
+        _require(0 <= self.fmin < self.fmax, f"mel.fmin {self.fmin} must lie below fmax {self.fmax}")
+        _require(self.fmax <= self.sample_rate / 2, f"mel.fmax {self.fmax} lies above half the sample rate {self.sample_rate}")
+        _require(self.floor > 0, "mel.floor must be positive")
+        _require(self.padded_samples >= self.clip_samples, f"mel.frames {self.frames} do not cover {self.clip_samples} samples")
+
+    @property
+    def padded_samples(self) -> int:
+        """Length in samples a clip is zero-padded to, so that centred framing gives exactly `frames` frames."""
+        return (self.frames - 1) * self.hop_length
+
+
+@dataclass(frozen=True)
+class MelScale:
+    """The affine map between log-mel and the mel the diffusion sees: mel = (log_mel - shift) / scale.
+
+    `kind` says how it was fitted on the train split: `range` maps [min, max] to [-1, 1] (the paper);
+    `standard` maps to mean 0 and standard deviation 0.5.
+    """
+
+    kind: Literal["range", "standard"] = "standard"
+    shift: float = 0.0
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require(self.scale > 0, f"mel scale must be positive, not {self.scale}")
+
+
+@dataclass(frozen=True)
+class NoiseConfig:
+    """Noise levels: which SDE, what the network is fed, which sigmas it is trained on.
+
+    `vp` is the paper's variance-preserving SDE with a linear beta; `edm` is Karras et al. 2022 (arXiv 2206.00364).
+    """
+
+    kind: Literal["vp", "edm"] = "edm"
+    sigma_data: float = 0.5
+    sigma_min: float = 0.01
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    log_sigma_mean: float = -1.2
+    log_sigma_std: float = 1.4
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+
+    def __post_init__(self) -> None:
+        _require(0 < self.sigma_min < self.sigma_max, f"noise: need 0 < sigma_min < sigma_max, got {self.sigma_min}, {self.sigma_max}")
+        _require(
+            self.sigma_data > 0 and self.log_sigma_std > 0 and self.rho > 0, "noise: sigma_data, log_sigma_std and rho must be positive"
+        )
+        _require(0 <= self.beta_min < self.beta_max, f"noise: need 0 <= beta_min < beta_max, got {self.beta_min}, {self.beta_max}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The noise-conditioned classifier: a U-Net's encoder without the way up (target: paper section 3).
+
+    `patch` folds patch x patch squares of the mel into channels before the first convolution (1 is the paper's form).
+    """
+
+    patch: int = 2
+    widths: tuple[int, ...] = (64, 96, 128, 160)
+    blocks: int = 2
+    bottleneck_blocks: int = 2
+    embedding: int = 256
+    group_size: int = 16
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.patch >= 1 and len(self.widths) >= 1, "classifier: patch must be at least 1 and widths not empty")
+        _require(
+            min(self.blocks, self.bottleneck_blocks, self.embedding, self.group_size, *self.widths) >= 1,
+            "classifier: sizes must be positive",
+        )
+        _require(0 <= self.dropout < 1, f"classifier.dropout must lie in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class SubnetConfig:
+    """The Score Subnet: fusion of the taps and the decoder.
+
+    `gradient_taps` says which scalar's gradient is tapped: `none`; `logsumexp` (the paper's, reading the classifier as
+    a joint energy model); `label` (the wanted label's logit for `label_share` of the batch, logsumexp for the rest).
+    """
+
+    widths: tuple[int, ...] = (64, 96, 128, 160)
+    blocks: int = 1
+    embedding: int = 256
+    group_size: int = 16
+    fusion: Literal["attention", "concat"] = "attention"
+    heads: int = 4
+    gradient_taps: Literal["none", "logsumexp", "label"] = "logsumexp"
+    label_share: float = 0.85
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(min(self.blocks, self.embedding, self.group_size, self.heads, *self.widths) >= 1, "subnet: sizes must be positive")
+        _require(all(w % self.heads == 0 for w in self.widths), f"subnet.widths {self.widths} must be divisible by heads {self.heads}")
+        _require(0 <= self.label_share <= 1, f"subnet.label_share must lie in [0, 1], not {self.label_share}")
+        _require(0 <= self.dropout < 1, f"subnet.dropout must lie in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class VocoderConfig:
+    """The neural vocoder: ConvNeXt blocks at the frame rate and an inverse-STFT head (Vocos, arXiv 2306.00814)."""
+
+    width: int = 256
+    hidden: int = 768
+    blocks: int = 6
+    kernel: int = 7
+    pitch_width: int = 128
+    discriminator_width: int = 32
+    crop_frames: int = 32
+    mel_weight: float = 45.0
+    stft_weight: float = 1.0
+    adversarial_after: int = 2000
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.width, self.hidden, self.blocks, self.kernel, self.pitch_width, self.discriminator_width, self.crop_frames) >= 1,
+            "vocoder: sizes must be positive",
+        )
+        _require(self.kernel % 2 == 1, f"vocoder.kernel must be odd, not {self.kernel}")
+        _require(min(self.mel_weight, self.stft_weight, self.adversarial_after) >= 0, "vocoder: weights must not be negative")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one network is trained. `updates` counts optimiser steps; the last `cooldown` share of them decays the rate to 0."""
+
+    updates: int = 3000
+    batch: int = 64
+    rate: float = 2e-3
+    warmup: int = 100
+    cooldown: float = 0.3
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    clip_norm: float = 1.0
+    shift_frames: int = 0
+    label_smoothing: float = 0.0
+    validate_every: int = 500
+    checkpoint_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _require(
+            min(self.updates, self.batch, self.validate_every, self.checkpoint_every) >= 1,
+            "train: updates, batch and intervals must be positive",
+        )
+        _require(self.rate > 0 and self.clip_norm > 0, "train: rate and clip_norm must be positive")
+        _require(0 <= self.cooldown <= 1, f"train.cooldown must lie in [0, 1], not {self.cooldown}")
+        _require(0 <= self.ema_decay < 1, f"train.ema_decay must lie in [0, 1), not {self.ema_decay}")
+        _require(min(self.warmup, self.shift_frames, self.weight_decay, self.label_smoothing) >= 0, "train: values must not be negative")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """Default settings of generation, stored in the bundle and used by the library, the command line and every server."""
+
+    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] = "heun"
+    steps: int = 14
+    gamma: float = 3.0
+    guidance_low: float = 0.0
+    guidance_high: float = float("inf")
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, f"steps must be at least 1, not {self.steps}")
+        _require(0 <= self.gamma < float("inf"), f"gamma must be a finite number of at least 0, not {self.gamma}")
+        _require(0 <= self.guidance_low < self.guidance_high, f"guidance interval [{self.guidance_low}, {self.guidance_high}] is empty")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a model: features, noise, networks, trainings and default sampling."""
+
+    name: str
+    about: str = ""
+    mel: MelConfig = field(default_factory=MelConfig)
+    mel_scale: Literal["range", "standard"] = "standard"
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    classifier: EncoderConfig = field(default_factory=EncoderConfig)
+    subnet: SubnetConfig = field(default_factory=SubnetConfig)
+    vocoder: VocoderConfig = field(default_factory=VocoderConfig)
+    sample: SampleConfig = field(default_factory=SampleConfig)
+    train_classifier: TrainConfig = field(default_factory=TrainConfig)
+    train_subnet: TrainConfig = field(default_factory=TrainConfig)
+    train_vocoder: TrainConfig = field(default_factory=TrainConfig)
+    train_judge: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        stride = self.classifier.patch * 2 ** (len(self.classifier.widths) - 1)
+        _require(
+            len(self.subnet.widths) == len(self.classifier.widths),
+            "recipe: subnet.widths and classifier.widths must have one entry per stage each",
+        )
+        _require(
+            self.mel.n_mels % stride == 0 and self.mel.frames % stride == 0,
+            f"recipe: mel of {self.mel.n_mels} x {self.mel.frames} is not divisible by the classifier's total stride {stride}",
+        )
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as plain dictionaries, lists and scalars (infinity as the string "inf": JSON has none)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return "inf" if value == float("inf") else value
+
+    result = plain(asdict(settings))
+    assert isinstance(result, dict)
+    return result
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
+    """Build the settings dataclass `cls` from plain dictionaries; unknown names and wrong types raise `ConfigError`."""
+    _require(isinstance(data, Mapping), f"{where or cls.__name__}: expected a table of settings, got {data!r}")
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    for name in data:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(sorted(known))}"
+            raise ConfigError(f"{where or cls.__name__}: unknown setting {name!r}{hint}")
+    hints = get_type_hints(cls)
+    values = {name: _convert(hints[name], value, f"{where}.{name}" if where else name) for name, value in data.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ConfigError(f"{where or cls.__name__}: {error}") from None
+
+
+def _convert(kind: Any, value: Any, where: str) -> Any:
+    """Turn one plain value into the type a field is annotated with, or say what was expected."""
+    if is_dataclass(kind):
+        return from_dict(kind, value, where)  # type: ignore[arg-type]
+    origin = get_origin(kind)
+    if origin is Literal:
+        _require(value in get_args(kind), f"{where}: {value!r} is none of {', '.join(map(repr, get_args(kind)))}")
+        return value
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), f"{where}: expected a list, got {value!r}")
+        return tuple(_convert(get_args(kind)[0], item, where) for item in value)
+    if origin in (UnionType, Union):
+        choices = [c for c in get_args(kind) if c is not type(None)]
+        return None if value is None else _convert(choices[0], value, where)
+    if origin is not None or kind is Any:
+        return value
+    if kind is float and value == "inf":
+        return float("inf")
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    _require(isinstance(value, kind) and (kind is bool or not isinstance(value, bool)), f"{where}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def read_recipe(name_or_path: str | Path) -> Recipe:
+    """A recipe by the name of one that ships with duovox (`compact`, `paper`, ...) or by the path of a TOML file."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        folder = Path(__file__).parent / "recipes"
+        path = folder / f"{name_or_path}.toml"
+        if not path.is_file():
+            names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+            raise ConfigError(f"no recipe named {str(name_or_path)!r}; shipped recipes: {names}; or give the path of a .toml file")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not valid TOML: {error}") from None
+    return from_dict(Recipe, {"name": path.stem, **data})
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """A recipe as TOML text, which `read_recipe` reads back to an equal recipe."""
+    return tomli_w.dumps(to_dict(recipe))
+
+
+def to_json(settings: Any) -> str:
+    """A settings dataclass as JSON, keys in the order of their definition."""
+    return json.dumps(to_dict(settings), indent=2)

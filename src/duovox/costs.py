@@ -1,0 +1,53 @@
+"""What a model costs: parameters, and multiply-accumulates of one sampler step, counted by torch's own flop counter.
+
+Takes a `GenerativeClassifier`; gives `Costs` to `duovox inspect` and the results tables. Forward and backward are both
+counted; one multiply-accumulate is two of torch's flops. Norms and activations count nothing, as is usual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from duovox.model import GenerativeClassifier, LabelledDenoiser
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Parameters, and GMACs: of the classifier's forward, and of one network evaluation without and with guidance."""
+
+    classifier_parameters: int
+    subnet_parameters: int
+    classifier_gmacs: float
+    unconditional_gmacs: float
+    guided_gmacs: float
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of parameters, trained or not."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def gmacs(run: Callable[[], object]) -> float:
+    """Billions of multiply-accumulates of everything `run` does, backwards included."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops() / 2e9
+
+
+@torch.no_grad()
+def count_costs(model: GenerativeClassifier) -> Costs:
+    """Count one clip's evaluation."""
+    noised = torch.zeros(1, 1, model.mel.n_mels, model.mel.frames)
+    sigma, label = torch.ones(1), torch.zeros(1, dtype=torch.long)
+    return Costs(
+        parameters(model.classifier),
+        parameters(model.subnet),
+        gmacs(lambda: model.classifier(noised, sigma)),
+        gmacs(lambda: model(noised, sigma)),
+        gmacs(lambda: LabelledDenoiser(model, label).with_label_gradient(noised, sigma)),
+    )

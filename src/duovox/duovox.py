@@ -1,0 +1,239 @@
+"""The public object: a bundle that listens and speaks. The command line, the page and the evaluation all call this.
+
+Takes a `Bundle`; `classify` turns sound into probabilities, `generate` turns a label and seeds into clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from duovox.audio import as_wave, fit_length, read_audio
+from duovox.bundle import Bundle, BundleConfig, read_bundle, write_bundle
+from duovox.classifiers.encoder import log_probabilities
+from duovox.config import SampleConfig
+from duovox.contracts import BundleError, Denoiser, GenerationError, LabelError
+from duovox.guidance import Guided
+from duovox.mel import LogMel, scale_mel, unscale_mel
+from duovox.model import LabelledDenoiser
+from duovox.noise import sigma_grid, vp_sigma, vp_times
+from duovox.sampler import dpmpp_2m, euler_maruyama, heun
+from duovox.vocoder.griffin_lim import GriffinLim
+
+VocoderName = Literal["neural", "griffin_lim"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One generated clip: wave (S,) float32 in [-1, 1] at `rate` Hz, log-mel (M, T), and how it came about.
+
+    `probabilities` are what the same classifier hears in the finished wave.
+    """
+
+    wave: NDArray[np.float32] = field(repr=False)
+    rate: int
+    log_mel: NDArray[np.float32] = field(repr=False)
+    label: str | None
+    seed: int
+    settings: SampleConfig
+    vocoder: VocoderName
+    probabilities: dict[str, float]
+
+
+class Duovox:
+    """A classifier with two jobs. Make one with `from_pretrained`; it is not safe to share between threads."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.config: BundleConfig = bundle.config
+        self.bundle = bundle
+        mel = bundle.config.recipe.mel
+        self._log_mel = LogMel(mel)
+        self._griffin_lim = GriffinLim(mel)
+        self.device = torch.device("cpu")
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path = "sc06") -> Duovox:
+        """Open a bundle: the name of one inside the package, a folder, or a hub id `owner/name` (needs `duovox[hub]`).
+
+        Raises `BundleError` where there is none or it is damaged.
+        """
+        return cls(read_bundle(locate(source)))
+
+    def save_pretrained(self, folder: str | Path, force: bool = False) -> BundleConfig:
+        """Write the bundle to a folder; returns its config. Raises `OutputError`."""
+        return write_bundle(self.bundle, folder, force)
+
+    def to(self, device: str | torch.device) -> Duovox:
+        """Move every network to a device."""
+        self.device = torch.device(device)
+        for module in (self.bundle.model, self.bundle.vocoder, self._log_mel, self._griffin_lim):
+            if module is not None:
+                module.to(self.device)
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The words it knows."""
+        return self.config.labels
+
+    def classify(self, sound: str | Path | NDArray[Any] | Sequence[float], rate: int | None = None) -> dict[str, float]:
+        """Probability of each label for a sound file, or for an array of samples at `rate` Hz.
+
+        Shorter sounds are padded with silence; of longer ones the loudest second counts. Raises `AudioError`.
+        """
+        mel = self.config.recipe.mel
+        if isinstance(sound, str | Path):
+            wave = read_audio(sound, mel.sample_rate)
+        else:
+            wave = as_wave(sound, rate if rate is not None else mel.sample_rate, mel.sample_rate)
+        fitted = fit_length(loudest_part(wave, mel.clip_samples), mel.clip_samples)
+        return self._hear(torch.from_numpy(fitted)[None].to(self.device))[0]
+
+    @torch.no_grad()
+    def _hear(self, wave: Tensor) -> list[dict[str, float]]:
+        """Probabilities for waves (B, S) at the clean end of the noise range."""
+        mel = scale_mel(self._log_mel(wave), self.config.mel_scale)
+        sigma = torch.full((wave.shape[0],), self.config.recipe.noise.sigma_min, device=wave.device)
+        rows = log_probabilities(self.bundle.model.classifier(mel, sigma)).exp().tolist()
+        return [dict(zip(self.labels, row, strict=True)) for row in rows]
+
+    def generate(
+        self,
+        label: str | None = None,
+        n: int = 1,
+        *,
+        gamma: float | None = None,
+        steps: int | None = None,
+        sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
+        interval: tuple[float, float] | None = None,
+        seed: int = 0,
+        vocoder: VocoderName | None = None,
+        batch: int = 8,
+    ) -> list[Clip]:
+        """Generate `n` clips of `label` (None: whatever comes), with seeds seed, seed + 1, ...
+
+        A clip depends on its seed and settings alone, not on `n` or `batch`. Settings left out are the bundle's own.
+        `interval` limits guidance to low <= sigma <= high. Raises `LabelError`, `ConfigError` and `GenerationError`.
+        """
+        given = {"gamma": gamma, "steps": steps, "sampler": sampler}
+        if interval is not None:
+            given |= {"guidance_low": interval[0], "guidance_high": interval[1]}
+        settings = replace(self.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        self._check_request(label, n, seed, batch)
+        chosen = self._choose_vocoder(vocoder)
+        clips: list[Clip] = []
+        for start in range(0, n, batch):
+            seeds = list(range(seed + start, seed + min(n, start + batch)))
+            clips += self._render(self.sample_mels(label, seeds, settings), label, seeds, settings, chosen)
+        return clips
+
+    def sample_mels(self, label: str | None, seeds: Sequence[int], settings: SampleConfig) -> Tensor:
+        """Scaled mels (B, 1, M, T), one per seed. Raises `GenerationError` if sampling leaves the finite numbers."""
+        model, noise = self.bundle.model, self.config.recipe.noise
+        draw = SeededNoise(seeds, (1, model.mel.n_mels, model.mel.frames), self.device)
+        denoiser = self._denoiser(label, len(seeds), settings)
+        with torch.no_grad():
+            if settings.sampler == "euler_maruyama":
+                times = vp_times(settings.steps)
+                mels = euler_maruyama(denoiser, draw() * vp_sigma(times[0], noise).item(), times, noise, draw)
+            else:
+                sigmas = sigma_grid(settings.steps, noise)
+                solve = heun if settings.sampler == "heun" else dpmpp_2m
+                mels = solve(denoiser, draw() * sigmas[0].item(), sigmas)
+        if not mels.isfinite().all():
+            raise GenerationError(
+                f"sampling with gamma {settings.gamma:g} and {settings.steps} steps left the range of finite numbers; lower gamma"
+            )
+        return mels
+
+    def _denoiser(self, label: str | None, count: int, settings: SampleConfig) -> Denoiser:
+        if label is None:
+            return self.bundle.model
+        labels = torch.full((count,), self.labels.index(label), device=self.device)
+        return Guided(LabelledDenoiser(self.bundle.model, labels), settings.gamma, settings.guidance_low, settings.guidance_high)
+
+    @torch.no_grad()
+    def _render(self, mels: Tensor, label: str | None, seeds: list[int], settings: SampleConfig, vocoder: VocoderName) -> list[Clip]:
+        log_mels = unscale_mel(mels, self.config.mel_scale).clamp(min=float(np.log(self.config.recipe.mel.floor)), max=MAX_LOG_MEL)
+        waves = self.vocode(log_mels, vocoder)
+        return [
+            Clip(wave, self.config.recipe.mel.sample_rate, log_mel, label, seed, settings, vocoder, heard)
+            for wave, log_mel, seed, heard in zip(waves.cpu().numpy(), log_mels[:, 0].cpu().numpy(), seeds, self._hear(waves), strict=True)
+        ]
+
+    def vocode(self, log_mel: Tensor, vocoder: VocoderName | None = None) -> Tensor:
+        """log-mel (B, 1, M, T), natural logarithm -> wave (B, S) in [-1, 1]. Raises `BundleError` if there is no such vocoder."""
+        if self._choose_vocoder(vocoder) == "griffin_lim":
+            waves: Tensor = self._griffin_lim(log_mel)
+        else:
+            assert self.bundle.vocoder is not None
+            waves = self.bundle.vocoder(log_mel)
+        return waves.clamp(-1, 1)
+
+    def _choose_vocoder(self, name: VocoderName | None) -> VocoderName:
+        if name == "neural" and self.bundle.vocoder is None:
+            raise BundleError("this bundle has no neural vocoder; use vocoder griffin_lim")
+        return name or ("neural" if self.bundle.vocoder is not None else "griffin_lim")
+
+    def _check_request(self, label: str | None, n: int, seed: int, batch: int) -> None:
+        if label is not None and label not in self.labels:
+            raise LabelError(f"unknown label {label!r}; this model speaks: {', '.join(self.labels)}")
+        if n < 1 or batch < 1:
+            raise GenerationError(f"the number of clips and the batch must be at least 1, not {min(n, batch)}")
+        if seed < 0 or seed + n > 2**63:
+            raise GenerationError(f"a seed must lie between 0 and 2^63, not {seed}")
+
+
+MAX_LOG_MEL = 6.0
+"""Highest log-mel handed to a vocoder; a full-scale sine reaches about 2.6 (a numerical guard, not a setting)."""
+
+
+class SeededNoise:
+    """Standard normal noise with one generator per clip: `draw()` -> (B, *shape). Clip i depends on its own seed alone."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.shape, self.device = shape, device
+
+    def __call__(self) -> Tensor:
+        return torch.stack([torch.randn(self.shape, generator=generator) for generator in self.generators]).to(self.device)
+
+
+def loudest_part(wave: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
+    """The stretch of `samples` samples with the most energy; the whole wave if it is no longer than that."""
+    if len(wave) <= samples:
+        return wave
+    energy = np.concatenate([[0.0], np.cumsum(wave.astype(np.float64) ** 2)])
+    start = int(np.argmax(energy[samples:] - energy[:-samples]))
+    return wave[start : start + samples]
+
+
+def locate(source: str | Path) -> Path:
+    """The folder of a bundle given by name, folder or hub id. Raises `BundleError`."""
+    packaged = Path(__file__).parent / "bundles"
+    if Path(source).is_dir():
+        return Path(source)
+    if "/" not in str(source) and (packaged / str(source)).is_dir():
+        return packaged / str(source)
+    names = ", ".join(sorted(p.name for p in packaged.iterdir())) if packaged.is_dir() else "none"
+    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):
+        return _fetch_from_hub(source)
+    raise BundleError(f"no bundle at {source}; give a bundle folder, a hub id owner/name, or one of those in the package: {names}")
+
+
+def _fetch_from_hub(source: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise BundleError(f"no folder {source}; to fetch it from the hub: pip install 'duovox[hub]'") from None
+    try:
+        return Path(snapshot_download(source, allow_patterns=["config.json", "*.safetensors", "README.md"]))
+    except Exception as error:  # the hub client raises many kinds; each means that there is no bundle to open
+        raise BundleError(f"no folder {source}, and the hub did not give it: {str(error).splitlines()[0]}") from None

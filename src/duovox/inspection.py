@@ -1,0 +1,94 @@
+"""What a bundle or a recipe is, as plain facts: for `duovox inspect` and the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from duovox.bundle import BundleConfig, read_bundle
+from duovox.config import Recipe, read_recipe, to_dict
+from duovox.contracts import ConfigError
+from duovox.costs import count_costs, parameters
+from duovox.data import open_features
+from duovox.duovox import locate
+from duovox.model import GenerativeClassifier, build_classifier, build_model
+from duovox.training.classifier import REPORT_SIGMAS, accuracy_by_sigma
+from duovox.vocoder.istft_net import ISTFTNet
+
+
+def describe(what: str, data: Path | None = None) -> dict[str, Any]:
+    """Facts about a bundle (name, folder or hub id) or a recipe (name or TOML file); `data` adds accuracies to a bundle's.
+
+    Raises `BundleError`, `ConfigError` or `DataError`.
+    """
+    recipe = _recipe_or_none(what)
+    if recipe is not None:
+        model = build_model(recipe, build_classifier(recipe, 10))
+        return {
+            "recipe": recipe.name,
+            "about": recipe.about,
+            "labels": 10,
+            **_costs(model, ISTFTNet(recipe.vocoder, recipe.mel)),
+            "settings": to_dict(recipe),
+        }
+    bundle = read_bundle(locate(what))
+    facts = _bundle_facts(bundle.config) | _costs(bundle.model, bundle.vocoder)
+    if data is not None:
+        config = bundle.config
+        features = open_features(data, config.recipe.mel)
+        if features.labels != config.labels:
+            raise ConfigError(f"{data} has the labels {', '.join(features.labels)}, the bundle {', '.join(config.labels)}")
+        table = accuracy_by_sigma(bundle.model.classifier, features, "test", config.mel_scale, config.recipe.noise, torch.device("cpu"))
+        facts["accuracy by sigma (test split)"] = {f"{sigma:g}": round(value, 4) for sigma, value in zip(REPORT_SIGMAS, table, strict=True)}
+    return facts | {"settings": to_dict(bundle.config.recipe)}
+
+
+def _recipe_or_none(what: str) -> Recipe | None:
+    try:
+        return read_recipe(what)
+    except ConfigError:
+        if what.endswith(".toml"):
+            raise
+        return None
+
+
+def _bundle_facts(config: BundleConfig) -> dict[str, Any]:
+    return {
+        "bundle": config.digest,
+        "labels": list(config.labels),
+        "recipe": config.recipe.name,
+        "revision": config.revision,
+        "origin": config.origin,
+        "scores": config.scores,
+        "mel_scale": to_dict(config.mel_scale),
+    }
+
+
+def _costs(model: GenerativeClassifier, vocoder: ISTFTNet | None) -> dict[str, Any]:
+    costs = count_costs(model)
+    return {
+        "parameters": {
+            "classifier (frozen)": costs.classifier_parameters,
+            "subnet (trained)": costs.subnet_parameters,
+            "vocoder": parameters(vocoder) if vocoder is not None else 0,
+        },
+        "GMACs": {
+            "classifier forward": round(costs.classifier_gmacs, 3),
+            "unconditional step": round(costs.unconditional_gmacs, 3),
+            "guided step": round(costs.guided_gmacs, 3),
+        },
+    }
+
+
+def describe_text(facts: dict[str, Any], indent: str = "") -> str:
+    """Facts as indented lines."""
+    lines = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", describe_text(value, indent + "  ")] if value else []
+        else:
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+            lines.append(f"{indent}{name}: {shown}")
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""Training the noise-conditioned classifier: cross-entropy on noised mels.
+
+Takes features and a recipe; gives a `Trainee` to the loop, and `accuracy_by_sigma`, the table every guided model needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from duovox.config import MelScale, NoiseConfig, Recipe, TrainConfig
+from duovox.contracts import Classifier
+from duovox.data import Batches, Features, in_order
+from duovox.mel import scale_mel
+from duovox.model import build_classifier
+from duovox.noise import add_noise, training_sigma
+from duovox.training.ema import averaged
+
+REPORT_SIGMAS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Noise levels of the accuracy table; 0 means clean (the smallest sigma the model knows)."""
+
+
+def shift_frames(mel: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Shift each item of mel (B, 1, M, T) by its own -most..most frames; the edge frame fills the gap."""
+    offsets = torch.randint(-most, most + 1, (mel.shape[0], 1), generator=generator, device=mel.device)
+    index = (torch.arange(mel.shape[3], device=mel.device)[None] + offsets).clamp(0, mel.shape[3] - 1)
+    return mel.gather(3, index[:, None, None, :].expand_as(mel))
+
+
+def decayed_groups(module: nn.Module, train: TrainConfig) -> list[dict[str, object]]:
+    """Parameter groups for AdamW: weight decay on matrices and kernels, none on biases, norms and gains."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim > 1 and p.numel() > max(p.shape)]
+    vectors = [p for p in trained if not (p.ndim > 1 and p.numel() > max(p.shape))]
+    return [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+class ClassifierTraining:
+    """A `Trainee`: cross-entropy of p(label | noised, sigma), with moving average."""
+
+    part = "classifier"
+
+    def __init__(self, recipe: Recipe, features: Features, scale: MelScale, device: torch.device, autocast: torch.dtype | None) -> None:
+        self.train, self.noise, self.features, self.scale, self.device, self.autocast = (
+            recipe.train_classifier,
+            recipe.noise,
+            features,
+            scale,
+            device,
+            autocast,
+        )
+        torch.manual_seed(self.train.seed)
+        self.network = build_classifier(recipe, len(features.labels)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = averaged(self.network, self.train.ema_decay)
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
+        self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
+        self.optimizers: dict[str, Optimizer] = {
+            "adamw": AdamW(decayed_groups(self.network, self.train), lr=self.train.rate, betas=(0.9, 0.98))
+        }
+
+    def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
+        batch = self.batches.at(step)
+        clean = scale_mel(batch.log_mel.to(self.device), self.scale)
+        if self.train.shift_frames:
+            clean = shift_frames(clean, self.train.shift_frames, generator)
+        sigma = training_sigma(clean.shape[0], self.noise, generator)
+        noised, label = add_noise(clean, sigma, generator), batch.label.to(self.device)
+        self.network.train()
+        with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            logits = self.network(noised, sigma)
+        loss = nn.functional.cross_entropy(logits, label, label_smoothing=self.train.label_smoothing)
+        self.optimizers["adamw"].zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), self.train.clip_norm)
+        self.optimizers["adamw"].step()
+        self.average.update_parameters(self.network)
+        right = (logits.argmax(1) == label).float().mean()
+        return {"loss": loss.item(), "accuracy": right.item()}
+
+    def validate(self) -> dict[str, float]:
+        sigmas = (0.0, 0.5, 2.0)
+        table = accuracy_by_sigma(self.average.module.eval(), self.features, "validation", self.scale, self.noise, self.device, sigmas)
+        return {f"accuracy_at_{sigma:g}": value for sigma, value in zip(sigmas, table, strict=True)}
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.average.module.state_dict())
+
+
+@torch.no_grad()
+def accuracy_by_sigma(
+    classifier: Classifier,
+    features: Features,
+    split: str,
+    scale: MelScale,
+    noise: NoiseConfig,
+    device: torch.device,
+    sigmas: Sequence[float] = REPORT_SIGMAS,
+    seed: int = 0,
+) -> list[float]:
+    """Accuracy of a classifier on a split at each noise level, the same noise for the same seed; sigma 0 adds no noise."""
+    right = torch.zeros(len(sigmas))
+    for number, batch in enumerate(in_order(features, split, 128)):
+        clean, label = scale_mel(batch.log_mel.to(device), scale), batch.label.to(device)
+        for index, level in enumerate(sigmas):
+            generator = torch.Generator(device).manual_seed(seed * 1_000_003 + number * 1009 + index)
+            sigma = torch.full((clean.shape[0],), level, device=device)
+            noised = add_noise(clean, sigma, generator)
+            right[index] += (classifier(noised, sigma.clamp(min=noise.sigma_min)).argmax(1) == label).sum().cpu()
+    return (right / len(features.indices(split))).tolist()

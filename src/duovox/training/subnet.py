@@ -1,0 +1,103 @@
+"""Training the Score Subnet by denoising score matching on a frozen classifier's taps.
+
+Takes features, a recipe and a trained classifier; gives a `Trainee` to the loop. Only the subnet's parameters train.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from duovox.classifiers.encoder import EncoderClassifier
+from duovox.config import MelScale, NoiseConfig, Recipe
+from duovox.contracts import expand_to
+from duovox.data import Batches, Features, in_order
+from duovox.mel import scale_mel
+from duovox.model import GenerativeClassifier, build_model
+from duovox.noise import add_noise, precondition, training_sigma
+from duovox.taps import NO_LABEL
+from duovox.training.classifier import decayed_groups, shift_frames
+from duovox.training.ema import averaged
+
+
+def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, noise: NoiseConfig) -> Tensor:
+    """Weighted denoising score matching, per item (B,): mean square of (denoised - clean) / c_out (EDM eq. 8).
+
+    With the vp preconditioning this is the mean square error of the predicted eps.
+    """
+    weight = expand_to(precondition(sigma, noise).c_out.reciprocal().square(), clean)
+    return (weight * (denoised - clean).square()).mean(dim=(1, 2, 3))
+
+
+class SubnetTraining:
+    """A `Trainee`: denoising score matching of the Score Subnet, with moving average."""
+
+    part = "subnet"
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        features: Features,
+        scale: MelScale,
+        classifier: EncoderClassifier,
+        device: torch.device,
+        autocast: torch.dtype | None,
+    ) -> None:
+        self.train, self.noise, self.features, self.scale, self.device, self.autocast = (
+            recipe.train_subnet,
+            recipe.noise,
+            features,
+            scale,
+            device,
+            autocast,
+        )
+        torch.manual_seed(self.train.seed)
+        self.model: GenerativeClassifier = build_model(recipe, classifier).to(device)
+        self.model.classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = averaged(self.model.subnet, self.train.ema_decay)
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
+        self.modules: dict[str, nn.Module] = {"subnet": self.model.subnet, "average": self.average}
+        self.optimizers: dict[str, Optimizer] = {
+            "adamw": AdamW(decayed_groups(self.model.subnet, self.train), lr=self.train.rate, betas=(0.9, 0.99))
+        }
+
+    def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
+        batch = self.batches.at(step)
+        clean = scale_mel(batch.log_mel.to(self.device), self.scale)
+        if self.train.shift_frames:
+            clean = shift_frames(clean, self.train.shift_frames, generator)
+        self.model.subnet.train()
+        loss = self.losses(clean, batch.label.to(self.device), generator).mean()
+        self.optimizers["adamw"].zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.model.subnet.parameters(), self.train.clip_norm)
+        self.optimizers["adamw"].step()
+        self.average.update_parameters(self.model.subnet)
+        return {"loss": loss.item(), "gradient_norm": norm.item()}
+
+    def losses(self, clean: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+        """Denoising losses (B,) of clean mels at random noise levels; drops `1 - label_share` of the tapped labels."""
+        sigma = training_sigma(clean.shape[0], self.noise, generator)
+        noised = add_noise(clean, sigma, generator)
+        kept = torch.rand(label.shape, generator=generator, device=label.device) < self.model.subnet.config.label_share
+        with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
+            taps = self.model.taps(noised, sigma, tap_label=torch.where(kept, label, NO_LABEL))
+            denoised = self.model.denoise(taps, noised, sigma)
+        return denoising_loss(denoised, clean, sigma, self.noise)
+
+    def validate(self) -> dict[str, float]:
+        """Loss of the averaged subnet on up to 512 validation clips, the same noise every time."""
+        trained, self.model.subnet = self.model.subnet, self.average.module.eval()
+        generator = torch.Generator(self.device).manual_seed(self.train.seed)
+        values: list[Tensor] = []
+        with torch.no_grad():
+            for number, batch in enumerate(in_order(self.features, "validation", 128)):
+                if number == 4:
+                    break
+                values.append(self.losses(scale_mel(batch.log_mel.to(self.device), self.scale), batch.label.to(self.device), generator))
+        self.model.subnet = trained
+        return {"loss": torch.cat(values).mean().item()}
+
+    def weights(self) -> dict[str, Tensor]:
+        return dict(self.average.module.state_dict())
