@@ -28,13 +28,14 @@ class TapShape:
 
 
 def rms_normalise(tap: Tensor) -> Tensor:
-    """Divide each item (C, M', T') by its root mean square, found in float32; an all-zero tap stays zero.
+    """Divide each item (C, M', T') by its root mean square, found in float32. An all-zero tap stays zero, and one below 1e-18,
+    whose squares float32 cannot hold, fades towards it.
 
     Per item rather than per position, because *where* a gradient is large is what it has to say. A gain per channel would
     be lost in the projection that follows, so there is none.
     """
     scale = torch.linalg.vector_norm(tap, dim=(1, 2, 3), keepdim=True, dtype=torch.float32) / tap[0].numel() ** 0.5
-    return tap * scale.clamp(min=1e-30).reciprocal().to(tap.dtype)
+    return tap * scale.clamp(min=1e-18).reciprocal().to(tap.dtype)
 
 
 class ConcatFusion(nn.Module):

@@ -73,7 +73,7 @@ class ClassifierTraining:
             logits = self.network(noised, sigma)
         loss = nn.functional.cross_entropy(logits, label, label_smoothing=self.train.label_smoothing)
         self.optimizers["adamw"].zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), self.train.clip_norm)
         self.optimizers["adamw"].step()
         self.average.update_parameters(self.network)

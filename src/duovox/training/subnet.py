@@ -54,7 +54,7 @@ class SubnetTraining:
         )
         torch.manual_seed(self.train.seed)
         self.model: GenerativeClassifier = build_model(recipe, classifier).to(device)
-        self.model.classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged(self.model.subnet, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"subnet": self.model.subnet, "average": self.average}
@@ -70,7 +70,7 @@ class SubnetTraining:
         self.model.subnet.train()
         loss = self.losses(clean, batch.label.to(self.device), generator).mean()
         self.optimizers["adamw"].zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.subnet.parameters(), self.train.clip_norm)
         self.optimizers["adamw"].step()
         self.average.update_parameters(self.model.subnet)
@@ -88,7 +88,7 @@ class SubnetTraining:
 
     def validate(self) -> dict[str, float]:
         """Loss of the averaged subnet on up to 512 validation clips, the same noise every time."""
-        trained, self.model.subnet = self.model.subnet, self.average.module.eval()
+        trained, self.model.subnet = self.model.subnet, self.average.module.eval()  # type: ignore[assignment]
         generator = torch.Generator(self.device).manual_seed(self.train.seed)
         values: list[Tensor] = []
         with torch.no_grad():
