@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -25,6 +26,21 @@ T = TypeVar("T")
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _check(where: str, settings: Any, positive: str = "", not_negative: str = "", may_be_infinite: str = "") -> None:
+    """What holds for every group of settings: choices are among their literals, numbers finite, the named ones in range."""
+    for name, kind in get_type_hints(type(settings)).items():
+        value = getattr(settings, name)
+        if get_origin(kind) is Literal:
+            _require(value in get_args(kind), f"{where}.{name}: {value!r} is none of {', '.join(map(repr, get_args(kind)))}")
+        if kind is float and not (name in may_be_infinite.split() and value == math.inf):
+            _require(math.isfinite(value), f"{where}.{name} must be finite, not {value}")
+    for name in positive.split():
+        value = getattr(settings, name)
+        _require(all(v > 0 for v in (value if isinstance(value, tuple) else (value,))), f"{where}.{name} must be positive, not {value}")
+    for name in not_negative.split():
+        _require(getattr(settings, name) >= 0, f"{where}.{name} must not be negative, not {getattr(settings, name)}")
 
 
 @dataclass(frozen=True)
@@ -46,12 +62,12 @@ class MelConfig:
     frames: int = 64
 
     def __post_init__(self) -> None:
-        _require(min(self.sample_rate, self.n_fft, self.hop_length, self.n_mels, self.clip_samples) > 0, "mel: sizes must be positive")
+        _check("mel", self, positive="sample_rate n_fft win_length hop_length n_mels floor clip_samples frames")
         _require(self.win_length <= self.n_fft, f"mel.win_length {self.win_length} is longer than n_fft {self.n_fft}")
         _require(0 <= self.fmin < self.fmax, f"mel.fmin {self.fmin} must lie below fmax {self.fmax}")
         _require(self.fmax <= self.sample_rate / 2, f"mel.fmax {self.fmax} lies above half the sample rate {self.sample_rate}")
-        _require(self.floor > 0, "mel.floor must be positive")
         _require(self.padded_samples >= self.clip_samples, f"mel.frames {self.frames} do not cover {self.clip_samples} samples")
+        _require(self.padded_samples > self.n_fft // 2, f"mel.n_fft {self.n_fft} is too long for clips of {self.padded_samples} samples")
 
     @property
     def padded_samples(self) -> int:
@@ -72,7 +88,7 @@ class MelScale:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(self.scale > 0, f"mel scale must be positive, not {self.scale}")
+        _check("mel_scale", self, positive="scale")
 
 
 @dataclass(frozen=True)
@@ -93,11 +109,9 @@ class NoiseConfig:
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        _require(0 < self.sigma_min < self.sigma_max, f"noise: need 0 < sigma_min < sigma_max, got {self.sigma_min}, {self.sigma_max}")
-        _require(
-            self.sigma_data > 0 and self.log_sigma_std > 0 and self.rho > 0, "noise: sigma_data, log_sigma_std and rho must be positive"
-        )
-        _require(0 <= self.beta_min < self.beta_max, f"noise: need 0 <= beta_min < beta_max, got {self.beta_min}, {self.beta_max}")
+        _check("noise", self, positive="sigma_data sigma_min rho log_sigma_std", not_negative="beta_min")
+        _require(self.sigma_min < self.sigma_max, f"noise.sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max}")
+        _require(self.beta_min < self.beta_max, f"noise.beta_min {self.beta_min} must lie below beta_max {self.beta_max}")
 
 
 @dataclass(frozen=True)
@@ -116,11 +130,8 @@ class EncoderConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.patch >= 1 and len(self.widths) >= 1, "classifier: patch must be at least 1 and widths not empty")
-        _require(
-            min(self.blocks, self.bottleneck_blocks, self.embedding, self.group_size, *self.widths) >= 1,
-            "classifier: sizes must be positive",
-        )
+        _check("classifier", self, positive="patch widths blocks bottleneck_blocks embedding group_size")
+        _require(len(self.widths) >= 1, "classifier.widths must not be empty")
         _require(0 <= self.dropout < 1, f"classifier.dropout must lie in [0, 1), not {self.dropout}")
 
 
@@ -143,7 +154,7 @@ class SubnetConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(min(self.blocks, self.embedding, self.group_size, self.heads, *self.widths) >= 1, "subnet: sizes must be positive")
+        _check("subnet", self, positive="widths blocks embedding group_size heads")
         _require(all(w % self.heads == 0 for w in self.widths), f"subnet.widths {self.widths} must be divisible by heads {self.heads}")
         _require(0 <= self.label_share <= 1, f"subnet.label_share must lie in [0, 1], not {self.label_share}")
         _require(0 <= self.dropout < 1, f"subnet.dropout must lie in [0, 1), not {self.dropout}")
@@ -165,12 +176,9 @@ class VocoderConfig:
     adversarial_after: int = 2000
 
     def __post_init__(self) -> None:
-        _require(
-            min(self.width, self.hidden, self.blocks, self.kernel, self.pitch_width, self.discriminator_width, self.crop_frames) >= 1,
-            "vocoder: sizes must be positive",
-        )
+        sizes = "width hidden blocks kernel pitch_width discriminator_width crop_frames"
+        _check("vocoder", self, positive=sizes, not_negative="mel_weight stft_weight adversarial_after")
         _require(self.kernel % 2 == 1, f"vocoder.kernel must be odd, not {self.kernel}")
-        _require(min(self.mel_weight, self.stft_weight, self.adversarial_after) >= 0, "vocoder: weights must not be negative")
 
 
 @dataclass(frozen=True)
@@ -192,14 +200,11 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(
-            min(self.updates, self.batch, self.validate_every, self.checkpoint_every) >= 1,
-            "train: updates, batch and intervals must be positive",
-        )
-        _require(self.rate > 0 and self.clip_norm > 0, "train: rate and clip_norm must be positive")
+        positive = "updates batch rate clip_norm validate_every checkpoint_every"
+        _check("train", self, positive=positive, not_negative="warmup weight_decay shift_frames seed")
         _require(0 <= self.cooldown <= 1, f"train.cooldown must lie in [0, 1], not {self.cooldown}")
         _require(0 <= self.ema_decay < 1, f"train.ema_decay must lie in [0, 1), not {self.ema_decay}")
-        _require(min(self.warmup, self.shift_frames, self.weight_decay, self.label_smoothing) >= 0, "train: values must not be negative")
+        _require(0 <= self.label_smoothing < 1, f"train.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
 
 
 @dataclass(frozen=True)
@@ -213,9 +218,9 @@ class SampleConfig:
     guidance_high: float = float("inf")
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"steps must be at least 1, not {self.steps}")
-        _require(0 <= self.gamma < float("inf"), f"gamma must be a finite number of at least 0, not {self.gamma}")
-        _require(0 <= self.guidance_low < self.guidance_high, f"guidance interval [{self.guidance_low}, {self.guidance_high}] is empty")
+        _check("sample", self, positive="steps", not_negative="gamma guidance_low", may_be_infinite="guidance_high")
+        low, high = self.guidance_low, self.guidance_high
+        _require(low < high, f"sample.guidance_low {low} must lie below guidance_high {high}")
 
 
 @dataclass(frozen=True)
@@ -237,6 +242,7 @@ class Recipe:
     train_judge: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        _check("recipe", self)
         stride = self.classifier.patch * 2 ** (len(self.classifier.widths) - 1)
         _require(
             len(self.subnet.widths) == len(self.classifier.widths),
@@ -278,6 +284,8 @@ def from_dict(cls: type[T], data: Mapping[str, Any], where: str = "") -> T:
         return cls(**values)
     except TypeError as error:
         raise ConfigError(f"{where or cls.__name__}: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(str(error) if str(error).startswith(where) else f"{where}: {error}") from None
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
