@@ -277,12 +277,21 @@ def inspect(what: Positional[str] = "sc06", /, data: Path | None = None, as_json
 
 
 @app.command
-def bundle(runs: Positional[Path], /, out: Path, card: Path | None = None, scores: Path | None = None, force: bool = False) -> None:
+def bundle(
+    runs: Positional[Path],
+    /,
+    out: Path,
+    recipe: str = "compact",
+    card: Path | None = None,
+    scores: Path | None = None,
+    force: bool = False,
+) -> None:
     """Make a bundle of the runs in a folder: classifier, subnet and, if there is one, vocoder.
 
     Args:
         runs: The --out of the trainings.
         out: The bundle folder to write.
+        recipe: The recipe the parts were trained with; its default sampling settings become the bundle's.
         card: A Markdown file that becomes the model card.
         scores: A JSON file of scores to keep in the bundle.
         force: Replace a bundle that is there.
@@ -290,7 +299,8 @@ def bundle(runs: Positional[Path], /, out: Path, card: Path | None = None, score
     from duovox.bundle import write_bundle
     from duovox.training.assemble import assemble
 
-    config = write_bundle(assemble(runs, _read_json(scores) if scores else {}, _read_text(card) if card else ""), out, force)
+    made = assemble(runs, read_recipe(recipe), _read_json(scores) if scores else {}, _read_text(card) if card else "")
+    config = write_bundle(made, out, force)
     print(f"{out}: {', '.join(config.labels)}; digest {config.digest[:12]}")
 
 

@@ -169,15 +169,16 @@ class VocoderConfig:
     blocks: int = 6
     kernel: int = 7
     pitch_width: int = 128
+    refinements: int = 3
     discriminator_width: int = 32
     crop_frames: int = 32
-    mel_weight: float = 45.0
-    stft_weight: float = 1.0
-    adversarial_after: int = 2000
+    mel_weight: float = 15.0
+    stft_weight: float = 3.0
+    adversarial_after: int = 500
 
     def __post_init__(self) -> None:
         sizes = "width hidden blocks kernel pitch_width discriminator_width crop_frames"
-        _check("vocoder", self, positive=sizes, not_negative="mel_weight stft_weight adversarial_after")
+        _check("vocoder", self, positive=sizes, not_negative="refinements mel_weight stft_weight adversarial_after")
         _require(self.kernel % 2 == 1, f"vocoder.kernel must be odd, not {self.kernel}")
 
 

@@ -81,6 +81,7 @@ class ClassifierTraining:
         return {"loss": loss.item(), "accuracy": right.item()}
 
     def validate(self) -> dict[str, float]:
+        """Accuracy of the averaged classifier at three noise levels."""
         sigmas = (0.0, 0.5, 2.0)
         table = accuracy_by_sigma(self.average.module.eval(), self.features, "validation", self.scale, self.noise, self.device, sigmas)
         return {f"accuracy_at_{sigma:g}": value for sigma, value in zip(sigmas, table, strict=True)}

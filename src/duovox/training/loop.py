@@ -42,7 +42,7 @@ class Trainee(Protocol):
         ...
 
     def validate(self) -> dict[str, float]:
-        """Figures on the validation split; the first one is the one to watch."""
+        """Figures on the validation split, which is not empty; the first one is the one to watch."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -101,11 +101,13 @@ def train(
     resume: bool = False,
     time_budget: float = math.inf,
     tensorboard: bool = False,
+    validates: bool = True,
     facts: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Train until `settings.updates`, the time budget (seconds of this call) or a stop signal; write the run folder.
 
     `recipe` and `facts` are plain JSON values that say what the run is; they are kept with it and compared on resuming.
+    `validates` off leaves validation out, for data without a validation split.
     Raises `TrainingError` if the folder holds a run and `resume` is not set, if it was started with another recipe or data,
     and when a loss is no longer finite (the last good checkpoint stays).
     """
@@ -130,12 +132,12 @@ def train(
             bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
             if step % 10 == 0:
                 run.log({"step": step, "seconds": round(here().seconds, 2), **losses})
-            if step % settings.validate_every == 0:
+            if validates and step % settings.validate_every == 0:
                 figures = run.validate(trainee, here())
             if step % settings.checkpoint_every == 0:
                 run.save(trainee, here())
         run.save(trainee, here())
-        if step >= settings.updates and step % settings.validate_every:
+        if validates and step >= settings.updates and step % settings.validate_every:
             figures = run.validate(trainee, here())
     return Outcome(step, step >= settings.updates, figures)
 

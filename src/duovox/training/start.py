@@ -88,6 +88,7 @@ def start_training(
         resume=resume,
         time_budget=time_budget,
         tensorboard=tensorboard,
+        validates=len(features.indices("validation")) > 0,
         facts=facts,
     )
 
