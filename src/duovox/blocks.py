@@ -5,6 +5,7 @@ Takes and gives feature maps (B, C, M', T'); the noise level comes in as an embe
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -63,7 +64,7 @@ class Stage(nn.Module):
     def __init__(self, width_in: int, width: int, count: int, embedding: int, group_size: int, dropout: float) -> None:
         super().__init__()
         widths = [width_in] + [width] * count
-        self.blocks = nn.ModuleList(ResBlock(a, b, embedding, group_size, dropout) for a, b in zip(widths, widths[1:], strict=False))
+        self.blocks = nn.ModuleList(ResBlock(a, b, embedding, group_size, dropout) for a, b in itertools.pairwise(widths))
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         for block in self.blocks:

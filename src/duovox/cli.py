@@ -248,9 +248,8 @@ def train(
         part, settings, data, out, resume=resume, time_budget=budget, device=device, precision=precision, tensorboard=tensorboard
     )
     state = "finished" if outcome.complete else "stopped (go on with --resume)"
-    print(
-        f"{part}: {state} at step {outcome.step} of {getattr(settings, f'train_{part}').updates}; weights in {out / part / 'weights.safetensors'}"
-    )
+    updates = getattr(settings, f"train_{part}").updates
+    print(f"{part}: {state} at step {outcome.step} of {updates}; weights in {out / part / 'weights.safetensors'}")
 
 
 def parse_seconds(text: str) -> float:

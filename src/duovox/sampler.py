@@ -6,6 +6,7 @@ network evaluations. "EDM" is Karras et al. 2022, arXiv 2206.00364.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -23,7 +24,7 @@ def _levels(sigma: Tensor, like: Tensor) -> Tensor:
 
 def euler(denoiser: Denoiser, noised: Tensor, sigmas: Tensor) -> Tensor:
     """First-order probability-flow ODE over `sigmas` (n + 1,) falling to 0; nfe n. The reference the others are held to."""
-    for here, there in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for here, there in itertools.pairwise(sigmas):
         slope = (noised - denoiser(noised, _levels(here, noised))) / here.item()
         noised = noised + (there - here).item() * slope
     return noised
@@ -31,7 +32,7 @@ def euler(denoiser: Denoiser, noised: Tensor, sigmas: Tensor) -> Tensor:
 
 def heun(denoiser: Denoiser, noised: Tensor, sigmas: Tensor) -> Tensor:
     """Second-order probability-flow ODE over `sigmas` (n + 1,) falling to 0; nfe 2 n - 1 (EDM algorithm 1)."""
-    for here, there in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for here, there in itertools.pairwise(sigmas):
         slope = (noised - denoiser(noised, _levels(here, noised))) / here.item()
         moved = noised + (there - here).item() * slope
         if there > 0:
@@ -48,7 +49,7 @@ def dpmpp_2m(denoiser: Denoiser, noised: Tensor, sigmas: Tensor) -> Tensor:
     """
     previous: Tensor | None = None
     previous_step = 0.0
-    for here, there in zip(sigmas[:-1], sigmas[1:], strict=True):
+    for here, there in itertools.pairwise(sigmas):
         denoised = denoiser(noised, _levels(here, noised))
         if there == 0:
             return denoised

@@ -6,6 +6,7 @@ It is the only part that is trained on denoising, and it never sees the label. S
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -90,7 +91,7 @@ class ScoreSubnet(nn.Module):
         self.embedding = NoiseEmbedding(config.embedding)
         self.fusions = nn.ModuleList(self._fusion(shape.channels, widths[shape.stage], gradient_taps) for shape in self.shapes)
         self.stages = nn.ModuleList(Stage(w, w, config.blocks, config.embedding, config.group_size, config.dropout) for w in widths)
-        self.ups = nn.ModuleList(nn.Conv2d(deep, w, 1) for w, deep in zip(widths, widths[1:], strict=False))
+        self.ups = nn.ModuleList(nn.Conv2d(deep, w, 1) for w, deep in itertools.pairwise(widths))
         self.head = nn.Sequential(group_norm(widths[0], config.group_size), nn.SiLU(), nn.Conv2d(widths[0], patch**2, 3, padding=1))
         nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
