@@ -1,0 +1,102 @@
+"""How many clips a general speech recogniser understands that nobody trained on these clips.
+
+    python benchmarks/recogniser.py FOLDER          clips by label: FOLDER/<label>/*.wav (or flac, ogg, opus, mp3)
+    python benchmarks/recogniser.py --real 600      real test clips of ../shared/data instead, or of --data
+
+pocketsphinx with the US English model inside its wheel and a grammar of the label words alone: it always chooses one of
+them, so chance is 1 in the number of labels. Needs `pip install pocketsphinx`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duovox.audio import READABLE, read_audio
+from duovox.contracts import DataError, DuovoxError
+from duovox.data import scan
+
+RATE = 16000
+PEAK, NOISE, PADDING = 0.5, 1e-3, RATE // 4
+"""Clips are scaled to this peak, get white noise of this standard deviation, and this many samples of it on both sides.
+Tuned once on real clips, of which 0.93 are then understood, and never on generated ones."""
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "speech_commands"
+
+
+class Recogniser:
+    """wave (S,) at 16 kHz -> one of `words`, or "" where nothing was heard. Each clip is heard for itself."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        from pocketsphinx import Decoder
+
+        self._decoder = Decoder(samprate=RATE, lm=None, cmn="batch", loglevel="FATAL")
+        self._decoder.add_jsgf_string("words", f"#JSGF V1.0; grammar words; public <word> = {' | '.join(words)};")
+        self._decoder.activate_search("words")
+
+    def __call__(self, wave: NDArray[np.float32]) -> str:
+        loud = wave * (PEAK / max(1e-4, float(np.abs(wave).max())))
+        heard = np.pad(loud, PADDING) + NOISE * np.random.default_rng(0).standard_normal(len(wave) + 2 * PADDING)
+        self._decoder.start_utt()
+        self._decoder.process_raw((heard.clip(-1, 1) * 32767).astype("<i2").tobytes(), no_search=False, full_utt=True)
+        self._decoder.end_utt()
+        hypothesis = self._decoder.hyp()
+        return hypothesis.hypstr if hypothesis else ""
+
+
+def clips_of(folder: Path) -> list[tuple[str, Path]]:
+    """(label, path) of every clip in the sub-folders of a folder. Raises `DataError` if there is none."""
+    clips = [(p.parent.name, p) for p in sorted(folder.glob("*/*")) if p.suffix.lower() in READABLE]
+    if not clips:
+        raise DataError(f"{folder}: no clips; expected {folder}/<label>/*.wav")
+    return clips
+
+
+def real_clips(data: Path, count: int, seed: int = 0) -> list[tuple[str, Path]]:
+    """`count` random clips of the official test split. Raises `DataError`."""
+    test = [(source.label, source.path) for source in scan(data).sources if source.split == "test"]
+    return [test[i] for i in np.random.default_rng(seed).permutation(len(test))[:count]]
+
+
+def listen(clips: Sequence[tuple[str, Path]], words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(label, word heard) of each clip."""
+    recogniser = Recogniser(words)
+    for label, path in clips:
+        yield label, recogniser(read_audio(path, RATE))
+
+
+def table(pairs: Sequence[tuple[str, str]]) -> str:
+    """The share understood, per label and in all, as Markdown."""
+    said, right = Counter(label for label, _ in pairs), Counter(label for label, heard in pairs if heard == label)
+    rows = [f"| {label} | {said[label]} | {right[label] / said[label]:.3f} |" for label in sorted(said)]
+    total = f"| all | {len(pairs)} | {sum(right.values()) / len(pairs):.3f} |"
+    return "\n".join(["| label | clips | understood |", "|---|---|---|", *rows, total])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="clips by label, one sub-folder each")
+    parser.add_argument("--real", type=int, metavar="N", help="hear N real test clips instead of a folder")
+    parser.add_argument("--data", type=Path, default=DATA, help="a folder of words, for --real (default: %(default)s)")
+    parser.add_argument("--words", help="the words of the grammar, comma-separated (default: the labels of the clips)")
+    options = parser.parse_args()
+    if (options.folder is None) == (options.real is None):
+        parser.error("give either a folder or --real N")
+    try:
+        clips = real_clips(options.data, options.real) if options.real else clips_of(options.folder)
+        words = options.words.split(",") if options.words else sorted({label for label, _ in clips})
+        print(table(list(listen(clips, words))))
+    except DuovoxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
