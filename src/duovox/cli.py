@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -258,6 +259,45 @@ def parse_seconds(text: str) -> float:
     if not match:
         raise ConfigError(f"time budget {text!r} is no duration; write it as 90s, 20m or 1.5h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+@app.command
+def evaluate(
+    folder: Positional[Path],
+    /,
+    data: Path,
+    judge: Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    fid: bool = True,
+    out: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Score a folder of clips, anyone's, beside as many real train and test clips, by an independent judge.
+
+    A clip's label is the key "label" of a JSON file beside it, or the name of its sub-folder.
+
+    Args:
+        folder: The clips, at any depth.
+        data: Feature folder of the real recordings, made by `duovox data prepare`.
+        judge: Weights of a judge trained on the same labels; the one in the package (zero..five) if left out.
+        limit: Score this many clips, taken at random.
+        seed: Seed of every random choice.
+        fid: Compute FID, which needs more clips than the judge has features.
+        out: Also write the report as <out>.json and <out>.md.
+        force: Overwrite reports that exist.
+    """
+    from duovox.audio import write_whole
+    from duovox.evaluation.report import evaluate_folder
+
+    places = [out.with_name(out.name + suffix) for suffix in (".json", ".md")] if out else []
+    _refuse_existing(places, force)
+    command = "duovox " + shlex.join(sys.argv[1:])
+    packaged = Path(__file__).parent / "judges" / "sc06.safetensors"
+    report = evaluate_folder(folder, judge or packaged, data, limit=limit, seed=seed, fid=fid, command=command)
+    for place, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
+        write_whole(place, text.encode(), force=force, parents=True)
+    print(report.to_markdown())
 
 
 @app.command
