@@ -49,7 +49,8 @@ def recording(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Ten
 
         return hook
 
-    handles = [module.get_submodule(name).register_forward_hook(keep(name)) for name in names]
+    layers = [module.get_submodule(name) for name in names]  # all before the first hook, for an unknown name raises
+    handles = [layer.register_forward_hook(keep(name)) for name, layer in zip(names, layers, strict=True)]
     try:
         yield outputs
     finally:

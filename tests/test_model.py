@@ -1,0 +1,201 @@
+"""model.py: classifier, taps and subnet as one denoiser, and a classifier that no training of the subnet can change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from duovox.classifiers.frozen import fingerprint
+from duovox.config import Recipe, read_recipe
+from duovox.contracts import ShapeError
+from duovox.model import GenerativeClassifier, LabelledDenoiser, build_classifier, tap_shapes
+from duovox.noise import precondition
+from duovox.scoresubnet import TapShape
+from duovox.taps import NO_LABEL, read_taps
+
+SIGMA = torch.tensor([0.1, 1.0, 20.0])
+LABEL = torch.tensor([0, 1, 2])
+MakeModel = Callable[[Recipe], GenerativeClassifier]
+
+
+def noised(count: int = 3) -> Tensor:
+    return 2 * torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def with_taps(recipe: Recipe, gradient_taps: Literal["none", "logsumexp", "label"]) -> Recipe:
+    return replace(recipe, subnet=replace(recipe.subnet, gradient_taps=gradient_taps))
+
+
+def test_tap_shapes_of_the_compact_recipe() -> None:
+    """80 x 64 under 2 x 2 patches and three halvings: stem and first stage share a size, last stage and bottleneck too."""
+    recipe = read_recipe("compact")
+    classifier = build_classifier(recipe, 3)
+    shapes, patch = tap_shapes(classifier, classifier.tap_names, recipe.mel)
+    assert patch == 2
+    assert shapes == (
+        TapShape(64, 40, 32, 0),
+        TapShape(64, 40, 32, 0),
+        TapShape(96, 20, 16, 1),
+        TapShape(128, 10, 8, 2),
+        TapShape(160, 5, 4, 3),
+        TapShape(160, 5, 4, 3),
+    )
+
+
+def test_taps_have_the_announced_shapes(tiny_model: GenerativeClassifier) -> None:
+    taps = tiny_model.taps(noised(), SIGMA)
+    announced = [(3, s.channels, s.rows, s.columns) for s in tiny_model.subnet.shapes]
+    assert [tuple(a.shape) for a in taps.activations] == announced
+    assert [tuple(g.shape) for g in taps.gradients or ()] == announced
+
+
+@pytest.mark.parametrize("kind", ["edm", "vp"])
+def test_denoised_is_the_preconditioned_output(tiny_recipe: Recipe, make_model: MakeModel, kind: Literal["edm", "vp"]) -> None:
+    """EDM eq. 7, item by item."""
+    model = make_model(replace(tiny_recipe, noise=replace(tiny_recipe.noise, kind=kind)))
+    c = precondition(SIGMA, model.noise)
+    with torch.no_grad():
+        denoised = model(noised(), SIGMA)
+        network = model.subnet(model.taps(noised(), SIGMA), c.c_noise)
+    assert network.abs().min(dim=3).values.max() > 1e-3
+    for i in range(3):
+        torch.testing.assert_close(denoised[i], c.c_skip[i] * noised()[i] + c.c_out[i] * network[i])
+
+
+def test_a_fresh_model_denoises_as_if_the_data_were_gaussian(tiny_recipe: Recipe, make_model: MakeModel) -> None:
+    model = make_model(tiny_recipe)
+    torch.nn.init.zeros_(model.subnet.head[-1].weight)  # type: ignore[arg-type]
+    torch.nn.init.zeros_(model.subnet.head[-1].bias)  # type: ignore[arg-type]
+    expected = 0.25 / (0.25 + SIGMA.square())
+    torch.testing.assert_close(model(noised(), SIGMA), expected[:, None, None, None] * noised())
+
+
+@pytest.mark.parametrize(("gradient_taps", "matters"), [("none", False), ("logsumexp", False), ("label", True)])
+@torch.no_grad()
+def test_the_label_enters_the_score_through_label_taps_alone(
+    tiny_recipe: Recipe, make_model: MakeModel, gradient_taps: Literal["none", "logsumexp", "label"], matters: bool
+) -> None:
+    model = make_model(with_taps(tiny_recipe, gradient_taps))
+    one, other = (LabelledDenoiser(model, label)(noised(), SIGMA) for label in (LABEL, LABEL.roll(1)))
+    assert torch.equal(one, other) != matters
+    assert torch.equal(one, model(noised(), SIGMA)) != matters
+    assert (model.taps(noised(), SIGMA, tap_label=LABEL).gradients is None) == (gradient_taps == "none")
+
+
+@torch.no_grad()
+def test_without_a_label_the_taps_are_those_of_logsumexp(tiny_recipe: Recipe, make_model: MakeModel) -> None:
+    """A subnet trained with labels, run without one, and one of the paper's kind read the same taps."""
+    model, papers = make_model(with_taps(tiny_recipe, "label")), make_model(with_taps(tiny_recipe, "logsumexp"))
+    plain = model.taps(noised(), SIGMA).gradients or ()
+    for other in (model.taps(noised(), SIGMA, tap_label=torch.full((3,), NO_LABEL)), papers.taps(noised(), SIGMA, tap_label=LABEL)):
+        assert all(torch.equal(a, b) for a, b in zip(plain, other.gradients or (), strict=True))
+
+
+@pytest.mark.parametrize("gradient_taps", ["none", "logsumexp", "label"])
+@torch.no_grad()
+def test_with_label_gradient_gives_the_same_denoised_and_the_posteriors_slope(
+    tiny_recipe: Recipe, make_model: MakeModel, gradient_taps: Literal["none", "logsumexp", "label"]
+) -> None:
+    model = make_model(with_taps(tiny_recipe, gradient_taps))
+    denoiser = LabelledDenoiser(model, LABEL)
+    denoised, gradient = denoiser.with_label_gradient(noised(), SIGMA)
+    torch.testing.assert_close(denoised, denoiser(noised(), SIGMA))
+    with torch.enable_grad():
+        source = noised().requires_grad_()
+        log_p = torch.log_softmax(model.classifier(source, SIGMA), dim=1)[torch.arange(3), LABEL].sum()
+        (expected,) = torch.autograd.grad(log_p, source)
+    torch.testing.assert_close(gradient, expected)
+    assert gradient.any()
+
+
+@pytest.mark.parametrize("fusion", ["attention", "concat"])
+@torch.no_grad()
+def test_a_clip_does_not_depend_on_its_batch(tiny_recipe: Recipe, make_model: MakeModel, fusion: Literal["attention", "concat"]) -> None:
+    model = make_model(replace(tiny_recipe, subnet=replace(tiny_recipe.subnet, fusion=fusion)))
+    together, gradients = LabelledDenoiser(model, LABEL).with_label_gradient(noised(), SIGMA)
+    for i in range(3):
+        own = slice(i, i + 1)
+        alone, gradient = LabelledDenoiser(model, LABEL[own]).with_label_gradient(noised()[own], SIGMA[own])
+        torch.testing.assert_close(alone, together[own], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(gradient, gradients[own], rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_subnet_is_trainable(tiny_model: GenerativeClassifier) -> None:
+    trainable = {name for name, parameter in tiny_model.train().named_parameters() if parameter.requires_grad}
+    assert trainable == {f"subnet.{name}" for name, _ in tiny_model.subnet.named_parameters()}
+
+
+@pytest.mark.parametrize("gradient_taps", ["none", "logsumexp", "label"])
+def test_training_the_subnet_leaves_the_classifier_bit_identical(
+    tiny_recipe: Recipe, make_model: MakeModel, gradient_taps: Literal["none", "logsumexp", "label"]
+) -> None:
+    """Even with an optimizer over all parameters, weight decay, and `train()` on the whole model: only the subnet moves."""
+    model = make_model(with_taps(replace(tiny_recipe, classifier=replace(tiny_recipe.classifier, dropout=0.5)), gradient_taps)).train()
+    state = {name: value.clone() for name, value in model.classifier.state_dict().items()}
+    before, subnet = fingerprint(model.classifier.network), fingerprint(model.subnet)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        denoised = model.denoise(model.taps(noised(), SIGMA, tap_label=LABEL), noised(), SIGMA)
+        denoised.square().mean().backward()
+        optimizer.step()
+    assert fingerprint(model.classifier.network) == before == model.classifier.fingerprint
+    assert model.classifier.unchanged()
+    assert all(torch.equal(value, state[name]) for name, value in model.classifier.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.classifier.parameters())
+    assert fingerprint(model.subnet) != subnet
+
+
+def test_the_denoising_loss_never_differentiates_through_the_classifier(tiny_model: GenerativeClassifier) -> None:
+    """Taps are data to the subnet: no gradient flows back to the noised mel but by c_skip."""
+    source = noised().requires_grad_()
+    tiny_model(source, SIGMA).sum().backward()
+    c_skip = precondition(SIGMA, tiny_model.noise).c_skip
+    torch.testing.assert_close(source.grad, c_skip[:, None, None, None].expand_as(source))
+
+
+def test_the_sigma_arithmetic_stays_in_float32_under_autocast(tiny_model: GenerativeClassifier) -> None:
+    """With a silent head the denoised mel is c_skip * noised, to float32's last digits and not to bfloat16's third."""
+    torch.nn.init.zeros_(tiny_model.subnet.head[-1].weight)  # type: ignore[arg-type]
+    torch.nn.init.zeros_(tiny_model.subnet.head[-1].bias)  # type: ignore[arg-type]
+    with torch.no_grad():
+        exact = tiny_model(noised(), SIGMA)
+        with torch.autocast("cpu", torch.bfloat16):
+            denoised = tiny_model(noised(), SIGMA)
+    assert denoised.dtype == torch.float32
+    assert torch.equal(denoised, exact)
+
+
+@pytest.mark.parametrize(
+    ("mel", "sigma"), [((3, 1, 16, 15), 3), ((3, 1, 15, 16), 3), ((3, 2, 16, 16), 3), ((3, 16, 16), 3), ((3, 1, 16, 16), 2)]
+)
+def test_other_shapes_are_refused(tiny_model: GenerativeClassifier, mel: tuple[int, ...], sigma: int) -> None:
+    with pytest.raises(ShapeError, match="expected"):
+        tiny_model(torch.zeros(mel), torch.ones(sigma))
+
+
+def test_a_classifier_of_ones_own(tiny_recipe: Recipe) -> None:
+    """Anyone's module with named layers will do: shapes are found by running it once."""
+
+    class Foreign(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = torch.nn.Conv2d(1, 4, 3, padding=1)
+            self.b = torch.nn.Conv2d(4, 6, 4, stride=2, padding=1)
+            self.c = torch.nn.Linear(6, 5)
+
+        def forward(self, mel: Tensor, sigma: Tensor) -> Tensor:
+            scaled = mel / (1 + sigma.square()).sqrt()[:, None, None, None]
+            return self.c(torch.relu(self.b(torch.relu(self.a(scaled)))).mean(dim=(2, 3)))
+
+    torch.manual_seed(0)
+    options: dict[str, Any] = {"subnet": tiny_recipe.subnet, "mel": tiny_recipe.mel, "noise": tiny_recipe.noise}
+    model = GenerativeClassifier(Foreign(), ("a", "b"), **options)
+    assert model.subnet.shapes == (TapShape(4, 16, 16, 0), TapShape(6, 8, 8, 1))
+    assert model(noised(), SIGMA).shape == (3, 1, 16, 16)
+    assert read_taps(model.classifier.network, ("a",), noised(), SIGMA).logits.shape == (3, 5)
