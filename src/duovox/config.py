@@ -162,7 +162,11 @@ class SubnetConfig:
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """The neural vocoder: ConvNeXt blocks at the frame rate and an inverse-STFT head (Vocos, arXiv 2306.00814)."""
+    """The neural vocoder: ConvNeXt blocks at the frame rate and an inverse-STFT head (Vocos, arXiv 2306.00814) on a voice source.
+
+    `refinements` counts the rounds that bring the sound closer to its mel. In training the first `pitch_updates` teach the
+    pitch alone, and from update `adversarial_after` on the discriminators take part; crops are `crop_frames` long.
+    """
 
     width: int = 256
     hidden: int = 768
@@ -174,11 +178,12 @@ class VocoderConfig:
     crop_frames: int = 32
     mel_weight: float = 15.0
     stft_weight: float = 3.0
-    adversarial_after: int = 500
+    pitch_updates: int = 300
+    adversarial_after: int = 400
 
     def __post_init__(self) -> None:
         sizes = "width hidden blocks kernel pitch_width discriminator_width crop_frames"
-        _check("vocoder", self, positive=sizes, not_negative="refinements mel_weight stft_weight adversarial_after")
+        _check("vocoder", self, positive=sizes, not_negative="refinements mel_weight stft_weight pitch_updates adversarial_after")
         _require(self.kernel % 2 == 1, f"vocoder.kernel must be odd, not {self.kernel}")
 
 

@@ -1,0 +1,192 @@
+"""Training of the neural vocoder: takes waves from `data`, gives `training.loop` one update at a time and the weights that ship.
+
+Losses: L1 of the log-mel, multi-resolution spectra (arXiv 1910.11480), pitch, and after a while adversarial with feature matching.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from duovox.config import MelConfig, Recipe
+from duovox.data import Batches, Features
+from duovox.mel import LogMel
+from duovox.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
+from duovox.vocoder.istft_net import ISTFTNet
+from duovox.vocoder.source import measure_pitch, pitch_loss
+
+RESOLUTIONS = (128, 512, 2048)
+VALIDATION_CLIPS = 96
+PITCH_BATCH = 4  # batches of the pitch-only updates are this much larger
+JUDGE_RATE = 2  # the discriminators' learning rate is this much higher than the generator's
+PITCH_RATE = 4  # and the pitch head's learning rate is always this much higher
+GAIN_DECIBELS = (-12.0, 6.0)
+FIXED_WEIGHTS = {"pitch": 1.0, "adversarial": 1.0, "features": 4.0}
+LEVEL = 0.1  # root mean square the discriminators hear every crop at
+
+
+class SpectralLoss(nn.Module):
+    """Distance of two waves (B, S) over several window lengths: L1 of log magnitudes plus relative error of magnitudes."""
+
+    def __init__(self, sizes: tuple[int, ...] = RESOLUTIONS) -> None:
+        super().__init__()
+        self.sizes = sizes
+
+    def forward(self, fake: Tensor, real: Tensor) -> Tensor:
+        return torch.stack([self.at(size, fake, real) for size in self.sizes]).mean()
+
+    def at(self, size: int, fake: Tensor, real: Tensor) -> Tensor:
+        window = torch.hann_window(size, device=fake.device)
+        spectrum = torch.view_as_real(torch.stft(torch.cat([fake, real]), size, size // 4, window=window, return_complex=True))
+        fake_size, real_size = (spectrum.square().sum(-1) + 1e-8).sqrt().chunk(2)
+        relative = (fake_size - real_size).norm(dim=(1, 2)) / real_size.norm(dim=(1, 2)).clamp(min=1e-2)
+        return (fake_size.log() - real_size.log()).abs().mean() + relative.mean()
+
+
+def crop(waves: Tensor, mels: Tensor, mel: MelConfig, frames: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A random stretch of each clip: waves (B, padded), mels (B, 1, M, T) -> (B, frames * hop), (B, 1, M, frames + 1).
+
+    Of two random places the louder one is taken, since much of a clip is silence.
+    """
+    starts = torch.randint(0, mel.frames - frames, (waves.shape[0], 2), generator=generator, device=generator.device).to(waves.device)
+    loudness = mels[:, 0].mean(dim=1).unfold(1, frames + 1, 1).mean(dim=2).gather(1, starts)
+    first = starts.gather(1, loudness.argmax(dim=1, keepdim=True))
+    in_mel = first + torch.arange(frames + 1, device=waves.device)
+    in_wave = first * mel.hop_length + torch.arange(frames * mel.hop_length, device=waves.device)
+    cut = mels[:, 0].gather(2, in_mel[:, None].expand(-1, mel.n_mels, -1))
+    return waves.gather(1, in_wave), cut[:, None]
+
+
+class VocoderTraining:
+    """One vocoder in training, driven by `training.loop`; all randomness of an update comes from the generator it is given."""
+
+    part = "vocoder"
+
+    def __init__(self, recipe: Recipe, features: Features, device: torch.device, autocast: torch.dtype | None) -> None:
+        self.settings, self.train, self.mel = recipe.vocoder, recipe.train_vocoder, recipe.mel
+        self.device, self.autocast = device, autocast
+        torch.manual_seed(self.train.seed)
+        self.generator = ISTFTNet(self.settings, self.mel).to(device)
+        self.discriminators = Discriminators(self.settings.discriminator_width).to(device)
+        self.ema = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.train.ema_decay))
+        self.modules: dict[str, nn.Module] = {"generator": self.generator, "discriminators": self.discriminators, "ema": self.ema}
+        self.optimizers = {
+            "generator": self.optimizer(self.generator_groups()),
+            "discriminators": self.optimizer([{"params": list(self.discriminators.parameters()), "lr": JUDGE_RATE * self.train.rate}]),
+        }
+        self.log_mel, self.spectral_loss = LogMel(self.mel).to(device), SpectralLoss()
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
+        self.pitch_batches = Batches(features, "train", PITCH_BATCH * self.train.batch, self.train.seed)
+        self.validation_waves = validation_waves(features).to(device)
+
+    def optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=self.train.rate, betas=(0.8, 0.95), weight_decay=self.train.weight_decay)
+
+    def generator_groups(self) -> list[dict[str, Any]]:
+        """The pitch head learns faster than the rest: it has a plain cross-entropy to follow."""
+        pitch = list(self.generator.pitch.parameters())
+        rest = [parameter for name, parameter in self.generator.named_parameters() if not name.startswith("pitch.")]
+        return [{"params": rest}, {"params": pitch, "lr": PITCH_RATE * self.train.rate}]
+
+    def precision(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
+
+    def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
+        """One step of the generator and, once the adversarial part has begun, of the discriminators; the losses by name.
+
+        The first updates teach the pitch alone, on larger batches: nothing sounds right at a wrong pitch.
+        """
+        if step < self.settings.pitch_updates:
+            return self.teach_pitch(step)
+        real, mel = self.draw(step, generator)
+        with self.precision():
+            fake, pitch_logits = self.generator.synthesise(mel, generator)
+        losses = self.reconstruction(fake, real) | {"pitch": pitch_loss(pitch_logits, *measure_pitch(real, self.mel))}
+        weights = {"mel": self.settings.mel_weight, "spectrum": self.settings.stft_weight, **FIXED_WEIGHTS}
+        if step >= self.settings.adversarial_after:
+            heard = LEVEL / (real.square().mean(dim=1, keepdim=True).sqrt() + 1e-4)
+            losses["discriminators"] = self.teach_discriminators(real * heard, fake.detach() * heard)
+            losses |= self.adversarial(real * heard, fake * heard)
+        self.step("generator", torch.stack([weights[name] * losses[name] for name in weights if name in losses]).sum())
+        self.ema.update_parameters(self.generator)
+        return {name: loss.item() for name, loss in losses.items()}
+
+    def teach_pitch(self, step: int) -> dict[str, float]:
+        wave = self.pad(self.pitch_batches.at(step).wave)
+        log_mel = self.log_mel(wave)[:, 0]
+        with self.precision():
+            logits = self.generator.pitch(log_mel)
+        loss = pitch_loss(logits, *measure_pitch(wave, self.mel))
+        self.step("generator", loss)
+        self.ema.update_parameters(self.generator)
+        return {"pitch": loss.item()}
+
+    def pad(self, wave: Tensor) -> Tensor:
+        return nn.functional.pad(wave, (0, self.mel.padded_samples - wave.shape[1])).to(self.device)
+
+    def draw(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Crops of batch `step` at a random loudness: wave (B, frames * hop), log-mel (B, 1, M, frames + 1)."""
+        wave = self.pad(self.batches.at(step).wave)
+        low, high = GAIN_DECIBELS
+        drawn = torch.rand(wave.shape[0], 1, generator=generator, device=generator.device).to(self.device)
+        loudest = 0.98 / wave.abs().amax(dim=1, keepdim=True).clamp(min=1e-3)
+        wave = wave * torch.minimum(10 ** ((low + (high - low) * drawn) / 20), loudest)
+        return crop(wave, self.log_mel(wave), self.mel, self.settings.crop_frames, generator)
+
+    def reconstruction(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
+        fake_mel, real_mel = self.log_mel(torch.cat([fake, real])).chunk(2)
+        frames = self.settings.crop_frames
+        return {"mel": (fake_mel - real_mel)[..., : frames + 1].abs().mean(), "spectrum": self.spectral_loss(fake, real)}
+
+    def teach_discriminators(self, real: Tensor, fake: Tensor) -> Tensor:
+        with self.precision():
+            loss = discriminator_loss(self.discriminators(real), self.discriminators(fake))
+        self.step("discriminators", loss)
+        return loss.detach()
+
+    def adversarial(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        self.discriminators.requires_grad_(False)
+        with self.precision():
+            with torch.no_grad():
+                real_features = self.discriminators(real)
+            fake_features = self.discriminators(fake)
+            losses = {"adversarial": adversarial_loss(fake_features), "features": feature_loss(real_features, fake_features)}
+        self.discriminators.requires_grad_(True)
+        return losses
+
+    def step(self, name: str, loss: Tensor) -> None:
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.modules[name].parameters(), self.train.clip_norm)
+        self.optimizers[name].step()
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Copy-synthesis of validation clips by the averaged generator: L1 of the log-mel, log-spectral distance in decibels."""
+        waves = self.validation_waves
+        mels = self.log_mel(waves)
+        fakes = torch.cat([self.ema.module(part) for part in mels.split(32)])
+        log_spectrum = [(spectrum(wave, self.mel) + 1e-5).log() for wave in (fakes, waves)]
+        distance = (log_spectrum[0] - log_spectrum[1]).square().mean(dim=1).sqrt().mean() * 8.6859
+        return {"mel": (self.log_mel(fakes) - mels).abs().mean().item(), "log_spectral_distance": distance.item()}
+
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged generator's state: what ships."""
+        return {name: value.detach().clone() for name, value in self.ema.module.state_dict().items()}
+
+
+def spectrum(wave: Tensor, mel: MelConfig) -> Tensor:
+    """Magnitudes (B, bins, frames) of wave (B, S) with the mel's window."""
+    window = torch.hann_window(mel.win_length, device=wave.device)
+    return torch.stft(wave, mel.n_fft, mel.hop_length, mel.win_length, window, return_complex=True).abs()
+
+
+def validation_waves(features: Features) -> Tensor:
+    """Evenly spread validation clips, (N, S), in [-1, 1]."""
+    indices = features.indices("validation")
+    chosen = indices[:: max(len(indices) // VALIDATION_CLIPS, 1)][:VALIDATION_CLIPS]
+    return torch.from_numpy(features.waves[chosen]).float() / 32768
