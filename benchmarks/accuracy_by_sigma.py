@@ -1,6 +1,6 @@
 """The classifier's accuracy at each noise level, on the official test split: a table and docs/images/accuracy_by_sigma.svg.
 
-    python benchmarks/accuracy_by_sigma.py FEATURES docs/images/accuracy_by_sigma.svg      # needs matplotlib: pip install -e '.[plots]'
+    python benchmarks/accuracy_by_sigma.py FEATURES OUT.svg      # needs matplotlib: pip install -e '.[plots]'
 """
 
 from pathlib import Path
