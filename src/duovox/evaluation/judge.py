@@ -179,7 +179,7 @@ class Judge:
         self.kind, self.labels = kind, tuple(labels)
         self.network = build_network(kind, len(self.labels))
         _load_strictly(self.network, weights)
-        self.network.eval().requires_grad_(False)
+        self.network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
         self.front = JudgeMel()
         self.digest = hashlib.sha256(self._file()).hexdigest()
 
@@ -226,7 +226,7 @@ class Judge:
             raise LabelError(f"this judge was not trained on {', '.join(unknown)}; it knows {', '.join(self.labels)}")
 
     @torch.inference_mode()
-    def score(self, waves: Tensor | NDArray[np.generic], batch: int = 256) -> Scores:
+    def score(self, waves: Tensor | NDArray[np.generic], batch: int = 64) -> Scores:
         """waves (N, S) at 16 kHz, floats in [-1, 1] or int16 -> `Scores`. Raises `ShapeError`, `AudioError` (not finite)."""
         if waves.ndim != 2 or len(waves) == 0:
             raise ShapeError(f"expected waves of shape (N > 0, S), got {tuple(waves.shape)}")
@@ -236,7 +236,7 @@ class Judge:
             wave = as_floats(waves[start : start + batch]).to(device)
             if not bool(torch.isfinite(wave).all()):
                 raise AudioError("cannot judge clips that contain NaN or infinite samples")
-            logits, features = self.network(self.front(wave))
+            logits, features = self.network(self.front(wave).contiguous(memory_format=torch.channels_last))
             parts.append((torch.softmax(logits.float(), dim=1).cpu(), features.float().cpu()))
         return Scores(torch.cat([p for p, _ in parts]).numpy(), torch.cat([f for _, f in parts]).numpy())
 

@@ -94,8 +94,8 @@ class JudgeTraining:
     def accuracy(self, split: str) -> float:
         """Accuracy of the averaged network on a split, in fp32."""
         network, right = self.average.module.eval(), 0
-        for batch in in_order(self.features, split, 256):
-            logits, _ = network(self.front(batch.wave.to(self.device)))
+        for batch in in_order(self.features, split, 64):
+            logits, _ = network(self.front(batch.wave.to(self.device)).contiguous(memory_format=torch.channels_last))
             right += int((logits.argmax(1).cpu() == batch.label).sum())
         return right / len(self.features.indices(split))
 
