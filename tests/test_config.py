@@ -207,6 +207,11 @@ def test_a_mel_that_the_strides_do_not_divide_is_refused() -> None:
         replace(good, subnet=replace(good.subnet, widths=(64, 96, 128)))
 
 
+def test_a_recipes_own_choices_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.mel_scale: 'decibel' is none of 'range', 'standard'"):
+        Recipe("x", mel_scale="decibel")  # type: ignore[arg-type]
+
+
 def test_padded_length_gives_exactly_the_frames() -> None:
     assert MelConfig().padded_samples == 63 * 256
 

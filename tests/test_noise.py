@@ -100,8 +100,9 @@ def test_the_grid_falls_from_sigma_max_to_sigma_min_and_zero(steps: int) -> None
 
 
 def test_the_grid_is_even_in_sigma_to_the_power_one_over_rho() -> None:
-    config = NoiseConfig(rho=3.0)
-    steps = (sigma_grid(9, config)[:-1] ** (1 / 3)).diff()
+    grid = sigma_grid(9, NoiseConfig(rho=3.0))[:-1]
+    assert grid[[0, -1]].tolist() == pytest.approx([80, 0.01], rel=1e-12)
+    steps = (grid ** (1 / 3)).diff()
     torch.testing.assert_close(steps, steps.mean().expand(8))
 
 
