@@ -25,7 +25,7 @@ from duovox.data import scan
 RATE = 16000
 PEAK, NOISE, PADDING = 0.5, 1e-3, RATE // 4
 """Clips are scaled to this peak, get white noise of this standard deviation, and this many samples of it on both sides.
-Tuned once on real clips, of which 0.93 are then understood, and never on generated ones."""
+Tuned once on real validation clips, never on generated ones; of the 1,553 real test clips 0.93 are then understood."""
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "speech_commands"
 
