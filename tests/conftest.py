@@ -1,4 +1,5 @@
-"""What the tests share: one torch thread, a tiny recipe, a tiny model with no zeros in it, the real recordings."""
+"""What the tests share: one torch thread, a tiny recipe, a tiny model with no zeros in it, tiny data, runs and bundle, the real
+recordings."""
 
 from __future__ import annotations
 
@@ -7,16 +8,21 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
 
+from duovox.audio import write_audio
+from duovox.bundle import Bundle, BundleConfig, write_bundle
 from duovox.config import (
     EncoderConfig,
     MelConfig,
+    MelScale,
     NoiseConfig,
     Recipe,
     SampleConfig,
@@ -24,7 +30,10 @@ from duovox.config import (
     TrainConfig,
     VocoderConfig,
 )
+from duovox.data import prepare, which_split
 from duovox.model import GenerativeClassifier, build_classifier, build_model
+from duovox.training.start import start_training
+from duovox.vocoder.istft_net import ISTFTNet
 
 torch.set_num_threads(1)
 
@@ -84,6 +93,71 @@ def make_model() -> Callable[[Recipe], GenerativeClassifier]:
 @pytest.fixture
 def tiny_model(tiny_recipe: Recipe) -> GenerativeClassifier:
     return awake_model(tiny_recipe)
+
+
+TONES = {"high": (2400.0, 3200.0), "low": (250.0, 300.0), "mid": (800.0, 1100.0)}
+"""The words of the tiny data set: label -> pitch in Hz at the start and the end of the tone. As many as `LABELS`."""
+
+
+def tone(label: str, voice: int, samples: int = 3840, rate: int = 16000) -> np.ndarray:
+    """A gliding tone of a label, with noise and loudness of its own for each voice; float32 (samples,)."""
+    rng = np.random.default_rng([voice, list(TONES).index(label)])
+    pitch = np.linspace(*TONES[label], samples) * rng.uniform(0.9, 1.1)
+    wave = rng.uniform(0.2, 0.5) * np.sin(2 * np.pi * np.cumsum(pitch) / rate) + rng.normal(0, 0.01, samples)
+    return wave.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of words: of each label a clip by 6 train speakers, 2 validation and 2 test speakers."""
+    root = tmp_path_factory.mktemp("words")
+    names = [f"{number:08x}" for number in range(1000)]
+    for split, count in (("train", 6), ("validation", 2), ("test", 2)):
+        for voice, name in enumerate([name for name in names if which_split(name) == split][:count]):
+            for label in TONES:
+                write_audio(root / label / f"{name}_nohash_0.wav", tone(label, 10 * len(split) + voice), 16000, parents=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_features(tiny_words: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The feature folder of `tiny_words`."""
+    out = tmp_path_factory.mktemp("features") / "tiny"
+    prepare(tiny_words, out, tiny_recipe.mel, progress=False)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_runs(tiny_features: Path, tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a classifier and a subnet trained for a few steps. Copy it before changing it."""
+    out = tmp_path_factory.mktemp("runs")
+    start_training("classifier", tiny_recipe, tiny_features, out, device="cpu", precision="fp32")
+    start_training("subnet", tiny_recipe, tiny_features, out, device="cpu", precision="fp32")
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_recipe: Recipe) -> Bundle:
+    """A bundle in memory with a neural vocoder; every parameter matters, none so much that it amplifies rounding errors. Change
+    nothing in it."""
+    torch.manual_seed(1)
+    vocoder = ISTFTNet(tiny_recipe.vocoder, tiny_recipe.mel)
+    awaken(vocoder)
+    model = awake_model(tiny_recipe).requires_grad_(False)
+    model.subnet.head[-1].weight.mul_(0.1)
+    model.classifier.network.head[-1].weight.mul_(0.3)
+    model.classifier.freeze()
+    recipe = replace(tiny_recipe, sample=SampleConfig(steps=3, gamma=0.3))
+    config = BundleConfig(1, tuple(TONES), recipe, MelScale("standard", -5.0, 0.25), origin={"classifier": {"step": 4}})
+    return Bundle(config, model, vocoder.eval().requires_grad_(False), "# Tiny\n")
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_bundle` on the disk. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    write_bundle(tiny_bundle, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from duovox.config import MelScale, Recipe, from_dict, to_dict
+from duovox.config import MelConfig, MelScale, Recipe, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, OutputError
 from duovox.model import GenerativeClassifier, build_classifier, build_model
 from duovox.vocoder.istft_net import ISTFTNet
@@ -44,6 +44,13 @@ class BundleConfig:
     scores: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.labels or len(set(self.labels)) < len(self.labels):
+            raise ConfigError(f"labels must be different names, at least one, not {list(self.labels)}")
+        for name in ("origin", "scores", "digests"):
+            if not isinstance(getattr(self, name), dict):
+                raise ConfigError(f"{name}: expected a table, got {getattr(self, name)!r}")
+
     @property
     def digest(self) -> str:
         """One identity for the weights as a whole: SHA-256 over the files' digests."""
@@ -52,12 +59,16 @@ class BundleConfig:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle in memory: its settings and its networks (float32, eval mode, on the CPU)."""
+    """A bundle in memory: its settings and its networks (float32, eval mode). Raises `BundleError` for a vocoder of another mel."""
 
     config: BundleConfig
     model: GenerativeClassifier
     vocoder: ISTFTNet | None
     card: str = ""
+
+    def __post_init__(self) -> None:
+        if self.vocoder is not None:
+            self.vocoder.check(self.config.recipe.mel)
 
 
 def read_bundle(folder: str | Path) -> Bundle:
@@ -69,17 +80,14 @@ def read_bundle(folder: str | Path) -> Bundle:
     config = _read_config(folder)
     classifier = build_classifier(config.recipe, len(config.labels))
     model = build_model(config.recipe, classifier)
-    tensors = _read_tensors(folder, "model.safetensors", config)
+    tensors, _ = _read_tensors(folder, "model.safetensors", config)
     parts: dict[str, nn.Module] = {"classifier": model.classifier.network, "subnet": model.subnet}
     _fill(parts, tensors, folder / "model.safetensors")
     model.classifier.freeze()
     vocoder = None
     if "vocoder.safetensors" in config.digests:
-        vocoder = ISTFTNet(config.recipe.vocoder, config.recipe.mel)
-        _fill({"vocoder": vocoder}, _read_tensors(folder, "vocoder.safetensors", config), folder / "vocoder.safetensors")
-        vocoder.eval().requires_grad_(False)
-    card = folder / "README.md"
-    return Bundle(config, model.eval().requires_grad_(False), vocoder, card.read_text(encoding="utf-8") if card.is_file() else "")
+        vocoder = _read_vocoder(folder, config)
+    return Bundle(config, model.eval().requires_grad_(False), vocoder, _read_card(folder))
 
 
 def _read_config(folder: Path) -> BundleConfig:
@@ -96,17 +104,39 @@ def _read_config(folder: Path) -> BundleConfig:
         raise BundleError(f"{path} cannot be read: {error}") from None
 
 
-def _read_tensors(folder: Path, name: str, config: BundleConfig) -> dict[str, Tensor]:
+def _read_vocoder(folder: Path, config: BundleConfig) -> ISTFTNet:
+    """The vocoder, which must say in its own file that it was made for the bundle's mel."""
+    tensors, metadata = _read_tensors(folder, "vocoder.safetensors", config)
+    path = folder / "vocoder.safetensors"
+    try:
+        mel = from_dict(MelConfig, json.loads(metadata.get("mel", "{}")))
+    except (ValueError, ConfigError) as error:
+        raise BundleError(f"{path} does not say which mel it was made for: {error}") from None
+    vocoder = ISTFTNet(config.recipe.vocoder, mel)
+    vocoder.check(config.recipe.mel, str(folder / "config.json"))
+    _fill({"vocoder": vocoder}, tensors, path)
+    return vocoder.eval().requires_grad_(False)
+
+
+def _read_card(folder: Path) -> str:
+    path = folder / "README.md"
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} cannot be read: {error}") from None
+
+
+def _read_tensors(folder: Path, name: str, config: BundleConfig) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of one file, whose digest must be the one in config.json."""
     path = folder / name
     if not path.is_file():
         raise BundleError(f"{folder} is incomplete: {name} is missing")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != config.digests.get(name):
-        raise BundleError(
-            f"{path} is not the file config.json names (sha256 {digest[:12]}..., expected {config.digests.get(name, 'none')[:12]}...)"
-        )
     try:
-        return load_file(path)
+        digest, expected = hashlib.sha256(path.read_bytes()).hexdigest(), str(config.digests.get(name, "none"))
+        if digest != expected:
+            raise BundleError(f"{path} is not the file config.json names (sha256 {digest[:12]}..., expected {expected[:12]}...)")
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (safe_open is no mapping)
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from None
 
@@ -121,6 +151,8 @@ def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], path: P
             f"{path} {kind} tensor {names[0]!r} ({len(missing)} missing, {len(extra)} extra): its recipe is not the one in config.json"
         )
     for name, value in wanted.items():
+        if not tensors[name].is_floating_point():
+            raise BundleError(f"{path}: tensor {name!r} holds {tensors[name].dtype}, not floating point numbers")
         if value.shape != tensors[name].shape:
             raise BundleError(f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, its recipe needs {tuple(value.shape)}")
         if not tensors[name].isfinite().all():
@@ -133,13 +165,14 @@ def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], path: P
 def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> BundleConfig:
     """Write a bundle beside its place and rename it, whole or not at all; returns its config with digests.
 
-    Weights are stored as float16. Raises `OutputError` where the folder exists (`force` replaces a bundle, nothing else).
+    Weights are stored as float16. Raises `OutputError` where the folder exists (`force` replaces a bundle, nothing else) or
+    cannot be written, and `BundleError` for weights that float16 cannot hold.
     """
-    folder = Path(folder)
+    folder = Path(os.path.realpath(folder))
     _check_place(folder, force)
-    files = {"model.safetensors": _tensor_bytes({"classifier": bundle.model.classifier.network, "subnet": bundle.model.subnet})}
+    files = {"model.safetensors": _tensor_bytes({"classifier": bundle.model.classifier.network, "subnet": bundle.model.subnet}, {})}
     if bundle.vocoder is not None:
-        files["vocoder.safetensors"] = _tensor_bytes({"vocoder": bundle.vocoder})
+        files["vocoder.safetensors"] = _tensor_bytes({"vocoder": bundle.vocoder}, {"mel": to_json(bundle.vocoder.mel)})
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     settings = to_dict(bundle.config) | {"format": FORMAT, "digests": digests}
     files["config.json"] = (json.dumps(settings, indent=2) + "\n").encode()
@@ -149,40 +182,57 @@ def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Bun
 
 
 def _check_place(folder: Path, force: bool) -> None:
-    if not folder.exists():
-        return
-    is_bundle = folder.is_dir() and all(entry.name in FILES for entry in folder.iterdir())
-    if not is_bundle:
+    try:
+        names = {entry.name for entry in folder.iterdir()} if folder.exists() else set()
+    except OSError as error:
+        raise OutputError(f"cannot write the bundle {folder}: {error.strerror}") from None
+    if names and not {"config.json", "model.safetensors"} <= names <= set(FILES):
         raise OutputError(f"{folder} exists and is no bundle; choose another place")
-    if not force and any(folder.iterdir()):
+    if names and not force:
         raise OutputError(f"{folder} exists; use --force to replace it")
 
 
 def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    temporary: Path | None = None
+    """Write the files into a folder beside its place, then put it there; what was there before stays until then."""
+    work: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        temporary.chmod(0o755)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        (work / "new").mkdir()
         for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
+            (work / "new" / name).write_bytes(content)
+        _swap(work / "new", folder, work / "old")
     except OSError as error:
         raise OutputError(f"cannot write the bundle {folder}: {error.strerror or error}") from None
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
 
 
-def _tensor_bytes(parts: Mapping[str, nn.Module]) -> bytes:
+def _swap(new: Path, place: Path, aside: Path) -> None:
+    """Move `new` to `place` and what was there `aside`; move it back if that fails."""
+    if not place.exists():
+        os.replace(new, place)
+        return
+    os.replace(place, aside)
+    try:
+        os.replace(new, place)
+    except BaseException:
+        os.replace(aside, place)
+        raise
+
+
+def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str]) -> bytes:
+    """The state of the parts as a float16 safetensors file. At most one entry of metadata: the order of several is not fixed."""
     tensors = {
         f"{part}.{name}": value.detach().cpu().half().contiguous()
         for part, module in parts.items()
         for name, value in module.state_dict().items()
     }
-    return save(tensors, {"format": "pt"})
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise BundleError(f"tensor {name!r} holds values that float16 cannot hold; the training went wrong")
+    return save(tensors, metadata or None)
 
 
 def git_revision() -> str:

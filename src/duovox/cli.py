@@ -5,6 +5,7 @@ Nothing heavy is imported at the top, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import tyro
 from tyro.conf import Positional, arg
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from duovox.duovox import Clip
 
 AudioFormat = Literal["wav", "flac", "ogg"]
+SOUND_SUFFIXES = tuple(f".{name}" for name in get_args(AudioFormat))
 app = tyro.extras.SubcommandApp()
 data_app = tyro.extras.SubcommandApp()
 app.command(data_app, name="data")
@@ -71,13 +73,13 @@ def generate(
         device: Where to compute.
         force: Overwrite files that exist.
     """
-    wanted = None if label == "any" else label
     places = _clip_paths(out, label, seed, n, format)
     _refuse_existing([p.with_suffix(s) for p in places for s in _suffixes(p, spectrogram)], force)
     from duovox.duovox import Duovox
     from duovox.training.start import choose_device
 
     voice = Duovox.from_pretrained(bundle).to(choose_device(device))
+    wanted = None if label == "any" and label not in voice.labels else label
     clips = voice.generate(wanted, n, gamma=gamma, steps=steps, sampler=sampler, interval=interval, seed=seed, vocoder=vocoder, batch=batch)
     for path, clip in zip(places, clips, strict=True):
         _write_clip(path, clip, voice.config.digest, spectrogram, force)
@@ -88,6 +90,8 @@ def generate(
 def _clip_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat) -> list[Path]:
     """Where the clips go: `out` itself if it names a sound file, else files in the folder `out`."""
     if out.suffix and not out.is_dir():
+        if out.suffix.lower() not in SOUND_SUFFIXES:
+            raise OutputError(f"{out}: cannot write {out.suffix}; choose one of {', '.join(SOUND_SUFFIXES)}, or a folder without a dot")
         if n != 1:
             raise OutputError(f"{out} is one file, but {n} clips were asked for; give a folder")
         return [out]
@@ -101,11 +105,14 @@ def _suffixes(path: Path, spectrogram: bool) -> list[str]:
 def _refuse_existing(paths: list[Path], force: bool) -> None:
     """Fail before any work is done rather than after it."""
     for path in paths:
-        if path.exists() and not force:
-            raise OutputError(f"{path} exists; add --force to overwrite it")
-        parent = next(p for p in path.absolute().parents if p.exists())
+        try:
+            if path.is_dir() or (path.exists() and not force):
+                raise OutputError(f"{path} exists{' and is a folder' if path.is_dir() else '; add --force to overwrite it'}")
+            parent = next(p for p in path.absolute().parents if p.exists())
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from None
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise OutputError(f"cannot write {path}: no permission to write in {parent}")
+            raise OutputError(f"cannot write {path}: {'no permission to write in' if parent.is_dir() else 'not a folder:'} {parent}")
 
 
 def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: bool) -> None:
@@ -147,7 +154,7 @@ def classify(
     from duovox.duovox import Duovox
     from duovox.training.start import choose_device
 
-    files = [f for s in sounds for f in (sorted(p for p in s.rglob("*") if p.suffix.lower() in READABLE) if s.is_dir() else [s])]
+    files = [f for s in sounds for f in (_sounds_below(s, READABLE) if s.is_dir() else [s])]
     if not files:
         raise DuovoxError(f"no sound files ({', '.join(READABLE)}) in {', '.join(map(str, sounds)) or 'nothing'}")
     voice = Duovox.from_pretrained(bundle).to(choose_device(device))
@@ -166,6 +173,10 @@ def classify(
             print(f"{name}\t" + "\t".join(f"{label} {p:.3f}" for label, p in best))
     if failed:
         raise DuovoxError("\nduovox: ".join(failed))
+
+
+def _sounds_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
 
 
 @data_app.command
@@ -353,14 +364,17 @@ def _read_text(path: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return dict(json.loads(_read_text(path)))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise DuovoxError(f"{path} is not a JSON object: {error}") from None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
         app.cli(prog="duovox", description="One speech classifier, two jobs: it recognises words and speaks them.", args=arguments)
+        sys.stdout.flush()
     except DuovoxError as error:
         print(f"duovox: {error}", file=sys.stderr)
         return 1

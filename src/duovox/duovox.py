@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from duovox.audio import as_wave, fit_length, read_audio
 from duovox.bundle import Bundle, BundleConfig, read_bundle, write_bundle
 from duovox.classifiers.encoder import log_probabilities
 from duovox.config import SampleConfig
-from duovox.contracts import BundleError, Denoiser, GenerationError, LabelError
+from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError, LabelError
 from duovox.guidance import Guided
 from duovox.mel import LogMel, scale_mel, unscale_mel
 from duovox.model import LabelledDenoiser
@@ -135,7 +135,7 @@ class Duovox:
         return clips
 
     def sample_mels(self, label: str | None, seeds: Sequence[int], settings: SampleConfig) -> Tensor:
-        """Scaled mels (B, 1, M, T), one per seed. Raises `GenerationError` if sampling leaves the finite numbers."""
+        """Scaled mels (B, 1, M, T), one per seed. Raises `GenerationError` if sampling runs off."""
         model, noise = self.bundle.model, self.config.recipe.noise
         draw = SeededNoise(seeds, (1, model.mel.n_mels, model.mel.frames), self.device)
         denoiser = self._denoiser(label, len(seeds), settings)
@@ -147,9 +147,9 @@ class Duovox:
                 sigmas = sigma_grid(settings.steps, noise)
                 solve = heun if settings.sampler == "heun" else dpmpp_2m
                 mels = solve(denoiser, draw() * sigmas[0].item(), sigmas)
-        if not mels.isfinite().all():
+        if not mels.abs().amax() <= MAX_MEL:  # false for NaN as well
             raise GenerationError(
-                f"sampling with gamma {settings.gamma:g} and {settings.steps} steps left the range of finite numbers; lower gamma"
+                f"sampling with gamma {settings.gamma:g} and {settings.steps} steps ran off to no sound at all; lower gamma"
             )
         return mels
 
@@ -178,6 +178,8 @@ class Duovox:
         return waves.clamp(-1, 1)
 
     def _choose_vocoder(self, name: VocoderName | None) -> VocoderName:
+        if name is not None and name not in get_args(VocoderName):
+            raise ConfigError(f"no vocoder named {name!r}; there are {', '.join(get_args(VocoderName))}")
         if name == "neural" and self.bundle.vocoder is None:
             raise BundleError("this bundle has no neural vocoder; use vocoder griffin_lim")
         return name or ("neural" if self.bundle.vocoder is not None else "griffin_lim")
@@ -190,6 +192,9 @@ class Duovox:
         if seed < 0 or seed + n > 2**63:
             raise GenerationError(f"a seed must lie between 0 and 2^63, not {seed}")
 
+
+MAX_MEL = 1000.0
+"""Largest scaled mel that can still be sound: a real one lies within about -1..2 (a numerical guard, not a setting)."""
 
 MAX_LOG_MEL = 6.0
 """Highest log-mel handed to a vocoder; a full-scale sine reaches about 2.6 (a numerical guard, not a setting)."""
@@ -216,16 +221,21 @@ def loudest_part(wave: NDArray[np.float32], samples: int) -> NDArray[np.float32]
 
 
 def locate(source: str | Path) -> Path:
-    """The folder of a bundle given by name, folder or hub id. Raises `BundleError`."""
+    """The folder of a bundle given by name, folder or hub id, tried in this order. Raises `BundleError`.
+
+    A name in the package comes first, so that the default bundle does not depend on where one stands; `./name` is the folder.
+    """
     packaged = Path(__file__).parent / "bundles"
+    names = sorted(p.name for p in packaged.iterdir() if p.is_dir()) if packaged.is_dir() else []
+    if source in names:
+        return packaged / source
     if Path(source).is_dir():
         return Path(source)
-    if "/" not in str(source) and (packaged / str(source)).is_dir():
-        return packaged / str(source)
-    names = ", ".join(sorted(p.name for p in packaged.iterdir())) if packaged.is_dir() else "none"
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):
         return _fetch_from_hub(source)
-    raise BundleError(f"no bundle at {source}; give a bundle folder, a hub id owner/name, or one of those in the package: {names}")
+    raise BundleError(
+        f"no bundle at {source}; give a bundle folder, a hub id owner/name, or one of those in the package: {', '.join(names) or 'none'}"
+    )
 
 
 def _fetch_from_hub(source: str) -> Path:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from duovox.bundle import BundleConfig, read_bundle
+from duovox.bundle import Bundle, BundleConfig, read_bundle
 from duovox.config import Recipe, read_recipe, to_dict
-from duovox.contracts import ConfigError
+from duovox.contracts import BundleError, ConfigError
 from duovox.costs import count_costs, parameters
 from duovox.data import open_features
 from duovox.duovox import locate
@@ -24,6 +24,8 @@ def describe(what: str, data: Path | None = None) -> dict[str, Any]:
     Raises `BundleError`, `ConfigError` or `DataError`.
     """
     recipe = _recipe_or_none(what)
+    if recipe is not None and data is not None:
+        raise ConfigError(f"{what} is a recipe; accuracies need a trained bundle")
     if recipe is not None:
         model = build_model(recipe, build_classifier(recipe, 10))
         return {
@@ -33,7 +35,7 @@ def describe(what: str, data: Path | None = None) -> dict[str, Any]:
             **_costs(model, ISTFTNet(recipe.vocoder, recipe.mel)),
             "settings": to_dict(recipe),
         }
-    bundle = read_bundle(locate(what))
+    bundle = _open(what)
     facts = _bundle_facts(bundle.config) | _costs(bundle.model, bundle.vocoder)
     if data is not None:
         config = bundle.config
@@ -52,6 +54,14 @@ def _recipe_or_none(what: str) -> Recipe | None:
         if what.endswith(".toml"):
             raise
         return None
+
+
+def _open(what: str) -> Bundle:
+    try:
+        return read_bundle(locate(what))
+    except BundleError as error:
+        shipped = "" if Path(what).exists() else "; nor is it a recipe that ships with duovox or a .toml file"
+        raise BundleError(f"{error}{shipped}") from None
 
 
 def _bundle_facts(config: BundleConfig) -> dict[str, Any]:

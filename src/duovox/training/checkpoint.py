@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -36,12 +36,15 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, dict(metadata))
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata)))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
         raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -67,8 +70,9 @@ def read_header(path: Path) -> dict[str, Any]:
             header = json.loads((file.metadata() or {}).get("duovox", "{}"))
     except (OSError, SafetensorError, json.JSONDecodeError) as error:
         raise TrainingError(f"{path} is no readable checkpoint ({error}); start afresh in another folder") from None
-    if header.get("format") != FORMAT:
-        raise TrainingError(f"{path} is a checkpoint of format {header.get('format')!r}, this version reads {FORMAT!r}")
+    version = header.get("format") if isinstance(header, dict) else None
+    if version != FORMAT:
+        raise TrainingError(f"{path} is a checkpoint of format {version!r}, this version reads {FORMAT!r}")
     return dict(header)
 
 
@@ -86,6 +90,7 @@ def load_checkpoint(path: Path, modules: Mapping[str, nn.Module], optimizers: Ma
             raise TrainingError(f"{path} does not fit the {name} of this recipe: {str(error).splitlines()[-1].strip()}") from None
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict({"param_groups": header["groups"][name], "state": _optimizer_state(tensors, f"optimizer/{name}/")})
+        _lay_out_as_parameters(optimizer)
     return Progress(header["step"], header["seconds"])
 
 
@@ -96,3 +101,11 @@ def _optimizer_state(tensors: Mapping[str, Tensor], prefix: str) -> dict[int, di
             index, name = key.removeprefix(prefix).split("/")
             state.setdefault(int(index), {})[name] = value
     return state
+
+
+def _lay_out_as_parameters(optimizer: Optimizer) -> None:
+    """Give every moment the memory layout of its parameter (a file has none), as the optimiser itself does at its first step."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.ndim and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,13 +77,17 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Within the context SIGINT and SIGTERM are noted, not obeyed; yields a function that says whether one came."""
+    """Within the context SIGINT and SIGTERM are noted, not obeyed; yields a function that says whether one came.
+
+    Python delivers signals to the main thread alone; in another one none is ever noted.
+    """
     came: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         came.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: bool(came)
     finally:
@@ -109,7 +114,7 @@ def train(
     `recipe` and `facts` are plain JSON values that say what the run is; they are kept with it and compared on resuming.
     `validates` off leaves validation out, for data without a validation split.
     Raises `TrainingError` if the folder holds a run and `resume` is not set, if it was started with another recipe or data,
-    and when a loss is no longer finite (the last good checkpoint stays).
+    and when a loss or a weight is no longer finite (the last good checkpoint stays).
     """
     run = Run(out, {"part": trainee.part, "recipe": dict(recipe), "data": data_digest, **(facts or {})}, tensorboard)
     progress = run.begin(trainee, resume)
@@ -132,13 +137,11 @@ def train(
             bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
             if step % 10 == 0:
                 run.log({"step": step, "seconds": round(here().seconds, 2), **losses})
-            if validates and step % settings.validate_every == 0:
+            if validates and (step % settings.validate_every == 0 or step == settings.updates):
                 figures = run.validate(trainee, here())
             if step % settings.checkpoint_every == 0:
                 run.save(trainee, here())
         run.save(trainee, here())
-        if validates and step >= settings.updates and step % settings.validate_every:
-            figures = run.validate(trainee, here())
     return Outcome(step, step >= settings.updates, figures)
 
 
@@ -155,16 +158,24 @@ def _require_finite(losses: dict[str, float], step: int, part: str, checkpoint: 
         raise TrainingError(f"{part}: {bad[0]} became non-finite at step {step}; lower train_{part}.rate or use --precision fp32; {kept}")
 
 
+def _not_finite(modules: Mapping[str, nn.Module]) -> dict[str, float]:
+    """The tensors of the modules that hold a number that is not finite, as {name: nan}."""
+    state = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    return {name: math.nan for name, value in state.items() if not value.isfinite().all()}
+
+
 class Run:
     """One run's folder and its files."""
 
     def __init__(self, folder: Path, facts: dict[str, Any], tensorboard: bool) -> None:
         self.folder, self.facts = folder, facts
-        self.checkpoint = folder / "checkpoint.safetensors"
+        self.checkpoint, self.weights = folder / "checkpoint.safetensors", folder / "weights.safetensors"
         self.board = _open_board(folder) if tensorboard else None
 
     def begin(self, trainee: Trainee, resume: bool) -> Progress:
         """Claim the folder for a new run, or restore the one in it."""
+        if self.weights.exists() and not self.checkpoint.exists():
+            raise TrainingError(f"{self.weights} is there, but no checkpoint to go on from; choose another --out, or move it away")
         if not self.checkpoint.exists():
             self._claim()
             return Progress()
@@ -197,8 +208,11 @@ class Run:
 
     def log(self, line: dict[str, float]) -> None:
         """Append one JSON line."""
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
+        try:
+            with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()}) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder / 'log.jsonl'}: {error.strerror}; --resume goes on from the checkpoint") from None
         if self.board:
             for name, value in line.items():
                 self.board.add_scalar(name, value, line["step"])
@@ -211,10 +225,11 @@ class Run:
         return figures
 
     def save(self, trainee: Trainee, progress: Progress) -> None:
-        """Write the checkpoint, then the weights that ship."""
+        """Write the checkpoint, then the weights that ship; refuses to where a weight is not finite."""
+        _require_finite(_not_finite(trainee.modules), progress.step, trainee.part, self.checkpoint)
         save_checkpoint(self.checkpoint, trainee.modules, trainee.optimizers, progress, self.facts)
         facts = {**self.facts, "step": progress.step, "seconds": round(progress.seconds)}
-        write_tensors(self.folder / "weights.safetensors", trainee.weights(), {"duovox": json.dumps(facts)})
+        write_tensors(self.weights, trainee.weights(), {"duovox": json.dumps(facts)})
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

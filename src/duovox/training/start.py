@@ -41,7 +41,8 @@ def choose_device(name: DeviceName) -> torch.device:
 
 def choose_autocast(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The autocast type: `auto` takes bf16 on CUDA and on processors with AMX, where it is faster, else none (fp32)."""
-    fast = device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    processor: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we take
+    fast = device.type == "cuda" or bool(processor.get("amx_bf16"))
     return torch.bfloat16 if precision == "bf16" or (precision == "auto" and fast) else None
 
 
@@ -63,8 +64,7 @@ def start_training(
     """
     chosen, features = choose_device(device), open_features(data, recipe.mel)
     autocast = choose_autocast(precision, chosen)
-    statistics = features.statistics
-    scale = fit_scale(statistics.low, statistics.high, statistics.mean, statistics.std, recipe.mel_scale)
+    scale = scale_of_data(recipe, features)
     facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
     trainee: Trainee
     if part == "classifier":
@@ -119,15 +119,23 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def load_classifier(folder: Path, recipe: Recipe, features: Features) -> EncoderClassifier:
-    """The trained classifier of a run folder, for the same recipe and labels. Raises `TrainingError`."""
+    """The trained classifier of a run folder, for the same recipe, labels and mel scale. Raises `TrainingError`."""
     facts, tensors = read_weights(folder)
     for path, old, new in differences(facts["recipe"], recipe_of_part(recipe, "classifier")):
         raise TrainingError(f"{folder} was trained with {path} = {old!r}, this recipe has {new!r}; use the recipe it was trained with")
     if facts["labels"] != list(features.labels):
         raise TrainingError(f"{folder} knows the labels {', '.join(facts['labels'])}, the data has {', '.join(features.labels)}")
+    for path, old, new in differences(facts["mel_scale"], to_dict(scale_of_data(recipe, features)), "mel_scale"):
+        raise TrainingError(f"{folder} was trained with {path} = {old!r}, this data has {new!r}; use the data it was trained on")
     classifier = build_classifier(recipe, len(features.labels))
     classifier.load_state_dict(tensors, strict=True)
     return classifier
+
+
+def scale_of_data(recipe: Recipe, features: Features) -> MelScale:
+    """The mel scale that a training of this recipe on these features uses."""
+    statistics = features.statistics
+    return fit_scale(statistics.low, statistics.high, statistics.mean, statistics.std, recipe.mel_scale)
 
 
 def scale_of(facts: dict[str, Any]) -> MelScale:

@@ -1,0 +1,114 @@
+"""training/start.py: devices and precision, what a training refuses, and which settings decide a part."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from duovox.config import MelConfig, Recipe, TrainConfig
+from duovox.contracts import DataError, TrainingError
+from duovox.data import Features, Statistics, open_features
+from duovox.training.start import (
+    choose_autocast,
+    choose_device,
+    load_classifier,
+    read_weights,
+    recipe_of_part,
+    scale_of,
+    scale_of_data,
+    start_training,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def features(tiny_features: Path) -> Features:
+    return open_features(tiny_features)
+
+
+def test_devices_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+    with pytest.raises(TrainingError, match="--device cuda"):
+        choose_device("cuda")
+    assert choose_autocast("fp32", CPU) is None
+    assert choose_autocast("bf16", CPU) == torch.bfloat16
+    assert choose_autocast("auto", torch.device("cuda")) == torch.bfloat16
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_autocast("auto", CPU) is None
+
+
+def test_runs_say_what_they_are(tiny_recipe: Recipe, tiny_runs: Path, features: Features) -> None:
+    for part in ("classifier", "subnet"):
+        facts, tensors = read_weights(tiny_runs / part)
+        assert facts["part"] == part and facts["step"] == 4
+        assert facts["labels"] == ["high", "low", "mid"] and facts["clips"] == 18
+        assert facts["data"] == features.digest
+        assert facts["recipe"] == recipe_of_part(tiny_recipe, part)  # type: ignore[arg-type]
+        assert scale_of(facts) == scale_of_data(tiny_recipe, features)
+        assert tensors and all(value.isfinite().all() for value in tensors.values())
+
+
+def test_the_settings_of_other_parts_may_change(tiny_recipe: Recipe) -> None:
+    other = dataclasses.replace(tiny_recipe, train_vocoder=TrainConfig(updates=9), train_subnet=TrainConfig(updates=9))
+    assert recipe_of_part(other, "classifier") == recipe_of_part(tiny_recipe, "classifier")
+    assert recipe_of_part(other, "subnet") != recipe_of_part(tiny_recipe, "subnet")
+    assert recipe_of_part(other, "vocoder") != recipe_of_part(tiny_recipe, "vocoder")
+    assert recipe_of_part(other, "judge") == recipe_of_part(tiny_recipe, "judge")
+
+
+def test_a_subnet_needs_its_classifier(tiny_recipe: Recipe, tiny_features: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"holds no trained classifier; run `duovox train classifier`"):
+        start_training("subnet", tiny_recipe, tiny_features, tmp_path, device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_or_foreign_features(tiny_recipe: Recipe, tiny_features: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no feature folder"):
+        start_training("classifier", tiny_recipe, tmp_path, tmp_path / "runs", device="cpu")
+    with pytest.raises(DataError, match=r"n_mels 80 wanted, 16 stored"):
+        start_training("classifier", dataclasses.replace(tiny_recipe, mel=MelConfig()), tiny_features, tmp_path / "runs", device="cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_classifier_of_other_settings_labels_or_scale_is_refused(tiny_recipe: Recipe, tiny_runs: Path, features: Features) -> None:
+    folder = tiny_runs / "classifier"
+    assert load_classifier(folder, tiny_recipe, features)
+    other = dataclasses.replace(tiny_recipe, noise=dataclasses.replace(tiny_recipe.noise, sigma_data=0.25))
+    with pytest.raises(TrainingError, match=r"noise\.sigma_data = 0\.5, this recipe has 0\.25"):
+        load_classifier(folder, other, features)
+    with pytest.raises(TrainingError, match="knows the labels high, low, mid, the data has a, b, c"):
+        load_classifier(folder, tiny_recipe, dataclasses.replace(features, labels=("a", "b", "c")))
+    louder = dataclasses.replace(features, statistics=Statistics(-11.0, 2.0, -5.0, 2.0))
+    with pytest.raises(TrainingError, match=r"mel_scale\.scale = .*this data has 4\.0"):
+        load_classifier(folder, tiny_recipe, louder)
+
+
+def test_damaged_weights_are_one_clear_error(tiny_runs: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_runs / "classifier", tmp_path / "classifier"))
+    content = (folder / "weights.safetensors").read_bytes()
+    (folder / "weights.safetensors").write_bytes(content[:-10])
+    with pytest.raises(TrainingError, match=r"weights\.safetensors cannot be read"):
+        read_weights(folder)
+    save_file({"a": torch.ones(2)}, folder / "weights.safetensors")
+    with pytest.raises(TrainingError, match=r"weights\.safetensors cannot be read"):
+        read_weights(folder)
+
+
+def test_data_without_a_validation_split_trains(tiny_recipe: Recipe, tiny_words: Path, tmp_path: Path) -> None:
+    from duovox.data import prepare, which_split
+
+    words = Path(shutil.copytree(tiny_words, tmp_path / "words"))
+    for path in words.rglob("*.wav"):
+        if which_split(path.stem) == "validation":
+            path.unlink()
+    prepare(words, tmp_path / "features", tiny_recipe.mel, progress=False)
+    outcome = start_training("classifier", tiny_recipe, tmp_path / "features", tmp_path / "runs", device="cpu")
+    assert outcome.complete and outcome.figures == {}
