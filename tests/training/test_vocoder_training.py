@@ -52,8 +52,8 @@ def test_losses_come_in_three_stages_and_are_finite(recipe: Recipe) -> None:
 def test_it_learns_a_hum(recipe: Recipe) -> None:
     settings = replace(recipe.vocoder, pitch_updates=0, adversarial_after=1000)
     rested = replace(recipe, vocoder=settings, train_vocoder=replace(recipe.train_vocoder, rate=1e-2))
-    (before, _), (after, _) = run(rested, 0), run(rested, 24)
-    assert after.validate()["mel"] < 0.8 * before.validate()["mel"]
+    (before, _), (after, _) = run(rested, 0), run(rested, 30)
+    assert after.validate()["mel"] < 0.9 * before.validate()["mel"]
 
 
 def test_the_same_generator_gives_the_same_update(recipe: Recipe) -> None:

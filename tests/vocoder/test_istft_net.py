@@ -54,7 +54,12 @@ def test_the_default_makes_one_second_of_64_frames() -> None:
 
 def test_a_clip_does_not_depend_on_its_neighbours(vocoder: ISTFTNet, log_mel: Tensor) -> None:
     alone = torch.cat([vocoder(one) for one in log_mel.split(1)])
-    torch.testing.assert_close(vocoder(log_mel), alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(vocoder(log_mel), alone, atol=2e-6, rtol=0)
+
+
+def test_a_hair_in_the_mel_is_no_more_than_a_hair_in_the_sound(vocoder: ISTFTNet, log_mel: Tensor) -> None:
+    nudged = log_mel + 1e-6 * torch.randn(log_mel.shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(vocoder(nudged), vocoder(log_mel), atol=5e-4, rtol=0)
 
 
 def test_gradients_pass_to_the_mel(vocoder: ISTFTNet, log_mel: Tensor) -> None:
@@ -97,6 +102,11 @@ def test_pulses_are_the_sum_of_all_harmonics() -> None:
     angle = 2 * math.pi * hertz / 16000 * torch.arange(1, 1025, dtype=torch.float64)
     wanted = sum(torch.cos(k * angle) for k in range(1, int(8000 / hertz)))
     torch.testing.assert_close(made.double(), wanted, atol=1e-3, rtol=0)
+
+
+def test_the_highest_harmonic_fades_in() -> None:
+    low, high = (pulses(torch.full((1, 3), 8000 / 20 + shift), torch.zeros(1, 1), 256, 16000) for shift in (-1e-6, 1e-6))
+    torch.testing.assert_close(low, high, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("hertz", [82.0, 147.0, 260.0, 410.0])

@@ -18,6 +18,7 @@ from duovox.mel import LogMel
 LOWEST_HZ = 60.0
 HIGHEST_HZ = 520.0
 PITCHES = 112
+NEAR = 6  # grid points to either side of the best one over which the pitch is averaged
 
 
 def pitch_grid() -> Tensor:
@@ -44,17 +45,28 @@ class PitchHead(nn.Module):
         self.register_buffer("combs", harmonic_combs(mel), persistent=False)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        with torch.autocast(log_mel.device.type, enabled=False):
-            match = self.combs @ fine_structure(log_mel)
-        logits: Tensor = self.layers(torch.cat([normalise(log_mel), match / 3], dim=1))
-        return logits.float() + 3 * match
+        """Logits in double precision: the pitch is summed up over a whole clip, and with it its rounding errors."""
+        exact = log_mel.double()
+        match = self.combs.double() @ fine_structure(exact)
+        guess = torch.cat([normalise(exact), match / 3], dim=1)
+        if torch.is_autocast_enabled(log_mel.device.type):
+            correction = self.layers(guess.float())
+        else:
+            weights = {name: parameter.double() for name, parameter in self.layers.named_parameters()}
+            correction = torch.func.functional_call(self.layers, weights, guess)
+        return correction.double() + 3 * match
 
     def hertz(self, logits: Tensor) -> Tensor:
-        """The pitch in Hz, (B, T): the mean log frequency over the five grid points around the best one."""
-        best = logits.argmax(dim=1, keepdim=True).clamp(2, PITCHES - 3)
-        near = best + torch.arange(-2, 3, device=logits.device)[None, :, None]
-        share = logits.gather(1, near).softmax(dim=1)
-        return torch.exp((share * self.grid.log()[near]).sum(dim=1))
+        """The pitch in Hz, (B, T): the mean log frequency near the best grid point, of logits averaged over five frames.
+
+        Wide enough around the best point for the mean to hold still where two neighbours are equally good.
+        """
+        share = torch.tensor([1, 2, 3, 2, 1], dtype=logits.dtype, device=logits.device) / 9
+        smooth = nn.functional.conv1d(nn.functional.pad(logits, (2, 2), mode="replicate"), share.expand(PITCHES, 1, 5), groups=PITCHES)
+        best = smooth.argmax(dim=1, keepdim=True).clamp(NEAR, PITCHES - 1 - NEAR)
+        near = best + torch.arange(-NEAR, NEAR + 1, device=logits.device)[None, :, None]
+        weights = smooth.gather(1, near).softmax(dim=1)
+        return torch.exp((weights * self.grid.double().log()[near]).sum(dim=1))
 
 
 def normalise(log_mel: Tensor) -> Tensor:
@@ -79,18 +91,20 @@ def harmonic_combs(mel: MelConfig) -> Tensor:
 def pulses(hertz: Tensor, start: Tensor, hop: int, sample_rate: int) -> Tensor:
     """Band-limited pulse train, (B, T) pitch in Hz -> (B, (T - 1) * hop): all harmonics below half the rate, amplitude 1 each.
 
-    `start` (B, 1) is the phase before the first sample, in turns.
+    The highest fades in as the pitch makes room for it. `start` (B, 1) is the phase before the first sample, in turns.
     The sum of K cosines of angle x is (sin((K + 1/2) x) / sin(x / 2) - 1) / 2 (Dirichlet's kernel).
     """
     steps = torch.arange(hop, device=hertz.device, dtype=torch.float64) / hop
-    left, right = hertz[:, :-1, None].double(), hertz[:, 1:, None].double()
+    left, right = hertz.double()[:, :-1, None], hertz.double()[:, 1:, None]
     smooth = (left + (right - left) * steps).flatten(1)
     angle = torch.remainder(start + torch.cumsum(smooth / sample_rate, dim=1), 1.0) * 2 * math.pi
-    harmonics = torch.floor(0.5 * sample_rate / smooth) - 1
+    room = 0.5 * sample_rate / smooth - 1
+    harmonics, rest = room.floor(), room.frac()
     half = torch.sin(angle / 2)
     near_zero = half.abs() < 1e-6
     ratio = torch.sin((harmonics + 0.5) * angle) / torch.where(near_zero, torch.ones_like(half), half)
-    return ((torch.where(near_zero, 2 * harmonics + 1, ratio) - 1) / 2).float()
+    whole = (torch.where(near_zero, 2 * harmonics + 1, ratio) - 1) / 2
+    return (whole + rest * torch.cos((harmonics + 1) * angle)).float()
 
 
 def measure_pitch(wave: Tensor, config: MelConfig) -> tuple[Tensor, Tensor]:
