@@ -1,6 +1,6 @@
 """The classifier's accuracy at each noise level, on the official test split: a table and docs/images/accuracy_by_sigma.svg.
 
-    python benchmarks/accuracy_by_sigma.py FEATURES OUT.svg      # needs matplotlib: pip install -e '.[plots]'
+python benchmarks/accuracy_by_sigma.py FEATURES OUT.svg      # needs matplotlib: pip install -e '.[plots]'
 """
 
 from pathlib import Path
@@ -39,7 +39,9 @@ def draw(table: list[float], chance: float, count: int, out: Path) -> None:
     axes.set_xscale("log")
     axes.set_xticks(places, ["clean", *(f"{sigma:g}" for sigma in REPORT_SIGMAS[1:])])
     axes.minorticks_off()
-    axes.set(xlabel="noise level sigma (mel has standard deviation 0.5)", ylabel="accuracy", ylim=(0, 1.02), title=f"test split, n = {count}")
+    axes.set(
+        xlabel="noise level sigma (mel has standard deviation 0.5)", ylabel="accuracy", ylim=(0, 1.02), title=f"test split, n = {count}"
+    )
     axes.legend(frameon=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, metadata={"Date": None})

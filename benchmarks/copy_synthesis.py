@@ -1,6 +1,6 @@
 """Real test clips through the vocoder and back, as a folder that `duovox evaluate` and the other benchmarks read.
 
-    python benchmarks/copy_synthesis.py FEATURES OUT --n 600 --vocoder neural      # also: griffin_lim, or none for the clips themselves
+python benchmarks/copy_synthesis.py FEATURES OUT --n 600 --vocoder neural      # also: griffin_lim, or none for the clips themselves
 """
 
 from pathlib import Path

@@ -49,6 +49,15 @@ def read_audio(path: str | Path, rate: int, max_seconds: float = MAX_SECONDS) ->
         raise AudioError(f"{path}: {error}") from None
 
 
+def native_rate(path: str | Path) -> int:
+    """The sample rate in Hz a sound file is stored at. Raises `AudioError` for a file that is no readable sound."""
+    try:
+        with Path(path).open("rb") as handle, soundfile.SoundFile(handle) as sound:
+            return int(sound.samplerate)
+    except (OSError, soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"{path}: cannot be read as sound: {error}") from None
+
+
 def as_wave(samples: Any, rate: float, target_rate: int, max_seconds: float = MAX_SECONDS) -> Wave:
     """An array of samples at `rate` Hz as a mono wave (S,), float32, resampled to `target_rate` Hz.
 

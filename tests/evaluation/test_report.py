@@ -15,8 +15,9 @@ from duovox.config import MelConfig
 from duovox.contracts import AudioError, DataError, LabelError
 from duovox.data import Features, Statistics, prepare
 from duovox.evaluation import report
+from duovox.evaluation.clips import Clips, read_clips
 from duovox.evaluation.judge import Judge, build_network
-from duovox.evaluation.report import Clips, draw, evaluate, evaluate_folder, label_mix, read_clips, reference_scores
+from duovox.evaluation.report import draw, evaluate, evaluate_folder, label_mix, reference_scores
 
 LABELS = ("low", "middle", "high")
 PITCHES = (200, 800, 3200)

@@ -78,7 +78,7 @@ def start_training(
     else:
         trainee = JudgeTraining(recipe, features, chosen, autocast)
     settings = getattr(recipe, f"train_{part}")
-    return train(
+    outcome = train(
         trainee,
         out / part,
         settings,
@@ -91,6 +91,9 @@ def start_training(
         validates=len(features.indices("validation")) > 0,
         facts=facts,
     )
+    if isinstance(trainee, JudgeTraining):
+        trainee.judge().save(out / part / "judge.safetensors", force=True)
+    return outcome
 
 
 def recipe_of_part(recipe: Recipe, part: Part) -> dict[str, Any]:
