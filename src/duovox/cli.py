@@ -105,12 +105,9 @@ def _suffixes(path: Path, spectrogram: bool) -> list[str]:
 def _refuse_existing(paths: list[Path], force: bool) -> None:
     """Fail before any work is done rather than after it."""
     for path in paths:
-        try:
-            if path.is_dir() or (path.exists() and not force):
-                raise OutputError(f"{path} exists{' and is a folder' if path.is_dir() else '; add --force to overwrite it'}")
-            parent = next(p for p in path.absolute().parents if p.exists())
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        if path.is_dir() or (path.exists() and not force):
+            raise OutputError(f"{path} exists{' and is a folder' if path.is_dir() else '; add --force to overwrite it'}")
+        parent = next(p for p in path.absolute().parents if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise OutputError(f"cannot write {path}: {'no permission to write in' if parent.is_dir() else 'not a folder:'} {parent}")
 
@@ -373,8 +370,10 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     try:
-        app.cli(prog="duovox", description="One speech classifier, two jobs: it recognises words and speaks them.", args=arguments)
-        sys.stdout.flush()
+        try:
+            app.cli(prog="duovox", description="One speech classifier, two jobs: it recognises words and speaks them.", args=arguments)
+        finally:
+            sys.stdout.flush()
     except DuovoxError as error:
         print(f"duovox: {error}", file=sys.stderr)
         return 1
@@ -383,5 +382,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # what the file system says to a path of the user's, where no part of ours says it better
+        print(f"duovox: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), file=sys.stderr)
         return 1
     return 0

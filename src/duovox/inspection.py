@@ -99,6 +99,7 @@ def describe_text(facts: dict[str, Any], indent: str = "") -> str:
         if isinstance(value, dict):
             lines += [f"{indent}{name}:", describe_text(value, indent + "  ")] if value else []
         else:
-            shown = ", ".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if isinstance(value, int) else value
+            number = isinstance(value, int) and not isinstance(value, bool)
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else f"{value:,}" if number else value
             lines.append(f"{indent}{name}: {shown}")
     return "\n".join(lines)

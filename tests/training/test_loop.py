@@ -277,11 +277,11 @@ def test_a_signal_stops_the_command_cleanly(number: int, tiny_recipe: Recipe, ti
     process = subprocess.Popen(
         [sys.executable, "-m", "duovox", *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    checkpoint, deadline = tmp_path / "runs" / "classifier" / "checkpoint.safetensors", time.monotonic() + 60
+    checkpoint, deadline = tmp_path / "runs" / "classifier" / "checkpoint.safetensors", time.monotonic() + 240
     while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     step = int(output.split("at step ")[1].split()[0])
