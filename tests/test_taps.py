@@ -190,6 +190,14 @@ def test_nothing_reaches_a_parameter_or_the_caller(toy: Toy) -> None:
         assert not any(t.requires_grad for t in everything(taps))
 
 
+def test_the_callers_mel_is_left_as_it_was(toy: Toy) -> None:
+    """Were it marked as wanting gradients, every later step of a sampler would grow the graph."""
+    noised = NOISED.clone()
+    read_taps(toy, NAMES, noised, SIGMA, guide_label=LABEL)
+    assert not noised.requires_grad
+    assert torch.equal(noised, NOISED)
+
+
 def test_works_where_gradients_are_off(toy: Toy) -> None:
     """Sampling runs under no_grad; the taps need gradients all the same, and leave the switch as it was."""
     wanted = read_taps(toy, NAMES, NOISED, SIGMA, tap_label=MIXED, guide_label=LABEL)
