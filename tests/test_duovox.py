@@ -305,6 +305,14 @@ def test_a_gamma_that_runs_off_is_one_error(voice: Duovox, gamma: float, sampler
         voice.generate("low", gamma=gamma, sampler=sampler)
 
 
+def test_a_mel_beyond_all_sound_is_cut_before_the_vocoder(tiny_bundle: Bundle) -> None:
+    """A scale that turns the model's mels into impossible loudness and impossible quiet."""
+    config = dataclasses.replace(tiny_bundle.config, mel_scale=dataclasses.replace(tiny_bundle.config.mel_scale, scale=50.0))
+    (clip,) = Duovox(dataclasses.replace(tiny_bundle, config=config)).generate(None)
+    assert clip.log_mel.min() == pytest.approx(math.log(1e-5)) and clip.log_mel.max() == module.MAX_LOG_MEL
+    assert np.isfinite(clip.wave).all() and np.abs(clip.wave).max() <= 1
+
+
 def test_the_largest_seed_works(voice: Duovox) -> None:
     assert voice.generate("low", seed=2**63 - 1)[0].seed == 2**63 - 1
 
