@@ -34,8 +34,6 @@ def test_it_is_whole_small_and_says_where_it_comes_from(voice: Duovox) -> None:
 
 
 def test_its_card_tells_the_story(voice: Duovox) -> None:
-    if not voice.bundle.card:
-        pytest.xfail("the README.md of the bundle is still empty; `duovox bundle --card` fills it")
     assert all(word in voice.bundle.card for word in ("zero", "Speech Commands", "classifier"))
 
 

@@ -80,11 +80,15 @@ def generate(
 
     voice = Duovox.from_pretrained(bundle).to(choose_device(device))
     wanted = None if label == "any" and label not in voice.labels else label
-    clips = voice.generate(wanted, n, gamma=gamma, steps=steps, sampler=sampler, interval=interval, seed=seed, vocoder=vocoder, batch=batch)
-    for path, clip in zip(places, clips, strict=True):
-        _write_clip(path, clip, voice.config.digest, spectrogram, force)
-        heard = max(clip.probabilities, key=clip.probabilities.__getitem__)
-        print(f"{path}: {clip.label or 'unconditional'}, seed {clip.seed}, heard as {heard} ({clip.probabilities[heard]:.3f})")
+    for start in range(0, max(n, 1), max(batch, 1)):
+        count = min(n - start, batch)
+        clips = voice.generate(
+            wanted, count, gamma=gamma, steps=steps, sampler=sampler, interval=interval, seed=seed + start, vocoder=vocoder, batch=batch
+        )
+        for path, clip in zip(places[start:], clips, strict=False):
+            _write_clip(path, clip, voice.config.digest, spectrogram, force)
+            heard = max(clip.probabilities, key=clip.probabilities.__getitem__)
+            print(f"{path}: {clip.label or 'unconditional'}, seed {clip.seed}, heard as {heard} ({clip.probabilities[heard]:.3f})")
 
 
 def _clip_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat) -> list[Path]:

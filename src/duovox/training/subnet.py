@@ -5,6 +5,8 @@ Takes features, a recipe and a trained classifier; gives a `Trainee` to the loop
 
 from __future__ import annotations
 
+from itertools import islice
+
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
@@ -86,17 +88,18 @@ class SubnetTraining:
             denoised = self.model.denoise(taps, noised, sigma)
         return denoising_loss(denoised, clean, sigma, self.noise)
 
+    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss of the averaged subnet on up to 512 validation clips, the same noise every time."""
         trained, self.model.subnet = self.model.subnet, self.average.module.eval()  # type: ignore[assignment]
         generator = torch.Generator(self.device).manual_seed(self.train.seed)
-        values: list[Tensor] = []
-        with torch.no_grad():
-            for number, batch in enumerate(in_order(self.features, "validation", 128)):
-                if number == 4:
-                    break
-                values.append(self.losses(scale_mel(batch.log_mel.to(self.device), self.scale), batch.label.to(self.device), generator))
-        self.model.subnet = trained
+        try:
+            values = [
+                self.losses(scale_mel(batch.log_mel.to(self.device), self.scale), batch.label.to(self.device), generator)
+                for batch in islice(in_order(self.features, "validation", 128), 4)
+            ]
+        finally:
+            self.model.subnet = trained
         return {"loss": torch.cat(values).mean().item()}
 
     def weights(self) -> dict[str, Tensor]:
