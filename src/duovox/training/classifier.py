@@ -44,14 +44,9 @@ class ClassifierTraining:
     part = "classifier"
 
     def __init__(self, recipe: Recipe, features: Features, scale: MelScale, device: torch.device, autocast: torch.dtype | None) -> None:
-        self.train, self.noise, self.features, self.scale, self.device, self.autocast = (
-            recipe.train_classifier,
-            recipe.noise,
-            features,
-            scale,
-            device,
-            autocast,
-        )
+        self.train, self.noise = recipe.train_classifier, recipe.noise
+        self.features, self.scale = features, scale
+        self.device, self.autocast = device, autocast
         torch.manual_seed(self.train.seed)
         self.network = build_classifier(recipe, len(features.labels)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged(self.network, self.train.ema_decay)

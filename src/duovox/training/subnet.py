@@ -46,14 +46,9 @@ class SubnetTraining:
         device: torch.device,
         autocast: torch.dtype | None,
     ) -> None:
-        self.train, self.noise, self.features, self.scale, self.device, self.autocast = (
-            recipe.train_subnet,
-            recipe.noise,
-            features,
-            scale,
-            device,
-            autocast,
-        )
+        self.train, self.noise = recipe.train_subnet, recipe.noise
+        self.features, self.scale = features, scale
+        self.device, self.autocast = device, autocast
         torch.manual_seed(self.train.seed)
         self.model: GenerativeClassifier = build_model(recipe, classifier).to(device)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
