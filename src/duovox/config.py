@@ -136,6 +136,112 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class MelInput:
+    """The log-mel spectrogram that a classifier of someone else's takes: (log(max(mel, floor)) - shift) / scale.
+
+    Centred framing (frame t around sample t * hop_length), Hann window, triangular filters. `power` 1 is the magnitude, 2 the
+    power spectrum; `log` "db" is 10 log10. `normalise` comes before shift and scale: `item` is mean 0 and standard deviation 1
+    per clip, `whisper` is (max(x, max(x) - 8) + 4) / 4. The defaults are our own mel, unscaled.
+    """
+
+    sample_rate: int = 16000
+    n_fft: int = 1024
+    win_length: int = 1024
+    hop_length: int = 256
+    n_mels: int = 80
+    fmin: float = 0.0
+    fmax: float = 8000.0
+    frames: int = 64
+    filters: Literal["slaney", "htk"] = "slaney"
+    filter_norm: Literal["slaney", "none"] = "slaney"
+    power: int = 1
+    log: Literal["ln", "log10", "db"] = "ln"
+    floor: float = 1e-5
+    normalise: Literal["none", "item", "whisper"] = "none"
+    shift: float = 0.0
+    scale: float = 1.0
+    layout: Literal["B1MT", "BMT", "B1TM", "BTM"] = "B1MT"
+
+    def __post_init__(self) -> None:
+        _check("mel_input", self, positive="sample_rate n_fft win_length hop_length n_mels frames floor scale")
+        _require(self.power in (1, 2), f"mel_input.power must be 1 (magnitude) or 2 (power), not {self.power}")
+        _require(self.win_length <= self.n_fft, f"mel_input.win_length {self.win_length} is longer than n_fft {self.n_fft}")
+        _require(0 <= self.fmin < self.fmax, f"mel_input.fmin {self.fmin} must lie below fmax {self.fmax}")
+        _require(self.fmax <= self.sample_rate / 2, f"mel_input.fmax {self.fmax} lies above half the sample rate {self.sample_rate}")
+
+
+@dataclass(frozen=True)
+class WaveInput:
+    """The waveform that a classifier of someone else's takes: `samples` samples at `sample_rate` Hz, as (B, S) or (B, 1, S).
+
+    `normalise` "item" is mean 0 and standard deviation 1 per clip (wav2vec 2.0's feature extractor).
+    """
+
+    sample_rate: int = 16000
+    samples: int = 16000
+    normalise: Literal["none", "item"] = "none"
+    layout: Literal["BS", "B1S"] = "BS"
+
+    def __post_init__(self) -> None:
+        _check("wave_input", self, positive="sample_rate samples")
+
+
+@dataclass(frozen=True)
+class TapConfig:
+    """One tap of a classifier of someone else's: the layer's name, and which axis of its output is what.
+
+    `axes` has one letter an axis: B batch, C channels, M mel rows, T time. E.g. BCMT, BTC, BCT, BTMC.
+    """
+
+    name: str
+    axes: str
+
+    def __post_init__(self) -> None:
+        letters = sorted(self.axes)
+        _require(
+            letters in (sorted("BCMT"), sorted("BCT"), sorted("BCM")),
+            f"tap {self.name!r}: axes must be the letters B, C and T or M or both, each once (as BCMT or BTC), not {self.axes!r}",
+        )
+
+
+@dataclass(frozen=True)
+class ExternalConfig:
+    """A classifier of someone else's: where its network comes from, what it takes, which layers are tapped.
+
+    `source` is how the network is rebuilt: `factory` calls `entry` ("package.module:function") with the keyword
+    `arguments`; `huggingface` builds the class named `entry` of transformers with the configuration `arguments` (both JSON); `export` and `torchscript` are
+    files that hold code and weights; `object` is a module that only its owner can give again. `output` names the entry that
+    holds the logits where the network returns a dict, a tuple or an object (a number for a tuple).
+
+    `conditioned` says that the network is a copy that is fine-tuned on noise. `patch` is the side of the mel squares that one
+    position of the decoder's finest stage covers.
+    """
+
+    source: Literal["factory", "huggingface", "export", "torchscript", "object"] = "object"
+    entry: str = ""
+    arguments: str = "{}"
+    mel_input: MelInput | None = None
+    wave_input: WaveInput | None = None
+    output: str = ""
+    taps: tuple[TapConfig, ...] = ()
+    patch: int = 2
+    conditioned: bool = False
+
+    def __post_init__(self) -> None:
+        _check("external", self, positive="patch")
+        _require(
+            (self.mel_input is None) != (self.wave_input is None),
+            "external: say what the classifier takes, either mel_input or wave_input",
+        )
+        try:
+            _require(isinstance(json.loads(self.arguments), dict), "external.arguments must be a JSON object")
+        except ValueError as error:
+            raise ConfigError(f"external.arguments is no JSON: {error}") from None
+        names = [tap.name for tap in self.taps]
+        _require(len(set(names)) == len(names), f"external.taps: each layer once, not {names}")
+
+
+@dataclass(frozen=True)
 class SubnetConfig:
     """The Score Subnet: fusion of the taps and the decoder.
 
@@ -215,13 +321,18 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """Default settings of generation, stored in the bundle and used by the library, the command line and every server."""
+    """Default settings of generation, stored in the bundle and used by the library, the command line and every server.
+
+    `guide_at` says where the classifier is asked for the label: at the `noised` mel (a classifier that knows noise), or at the
+    `estimate` of the clean mel, the gradient taken through the denoiser (one that does not).
+    """
 
     sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] = "heun"
     steps: int = 14
     gamma: float = 3.0
     guidance_low: float = 0.0
     guidance_high: float = float("inf")
+    guide_at: Literal["noised", "estimate"] = "noised"
 
     def __post_init__(self) -> None:
         _check("sample", self, positive="steps", not_negative="gamma guidance_low", may_be_infinite="guidance_high")
@@ -231,7 +342,10 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a model: features, noise, networks, trainings and default sampling."""
+    """Everything that decides a model: features, noise, networks, trainings and default sampling.
+
+    Where `external` is given, the classifier is someone else's, and `classifier` says nothing.
+    """
 
     name: str
     about: str = ""
@@ -239,6 +353,7 @@ class Recipe:
     mel_scale: Literal["range", "standard"] = "standard"
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     classifier: EncoderConfig = field(default_factory=EncoderConfig)
+    external: ExternalConfig | None = None
     subnet: SubnetConfig = field(default_factory=SubnetConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -251,23 +366,23 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check("recipe", self)
-        stride = self.classifier.patch * 2 ** (len(self.classifier.widths) - 1)
+        stride = (self.external or self.classifier).patch * 2 ** (len(self.subnet.widths) - 1)
         _require(
-            len(self.subnet.widths) == len(self.classifier.widths),
+            self.external is not None or len(self.subnet.widths) == len(self.classifier.widths),
             "recipe: subnet.widths and classifier.widths must have one entry per stage each",
         )
         _require(
             self.mel.n_mels % stride == 0 and self.mel.frames % stride == 0,
-            f"recipe: mel of {self.mel.n_mels} x {self.mel.frames} is not divisible by the classifier's total stride {stride}",
+            f"recipe: mel of {self.mel.n_mels} x {self.mel.frames} is not divisible by the decoder's total stride {stride}",
         )
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as plain dictionaries, lists and scalars (infinity as the string "inf": JSON has none)."""
+    """A settings dataclass as plain dictionaries, lists and scalars (infinity as the string "inf": JSON has none; no None: nor has TOML)."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
+            return {key: plain(item) for key, item in value.items() if item is not None}
         if isinstance(value, tuple | list):
             return [plain(item) for item in value]
         return "inf" if value == float("inf") else value
