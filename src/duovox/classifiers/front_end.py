@@ -265,7 +265,7 @@ def target_filterbank(target: MelInput) -> Tensor:
         low, high = hz_to_mel(ends).tolist()
         edges = mel_to_hz(torch.linspace(low, high, target.n_mels + 2, dtype=torch.float64))
     else:
-        low, high = torch.log1p(ends / 700).tolist()
+        low, high = torch.log1p(ends / 700).tolist()  # HTK: 2595 log10(1 + f / 700) mels; the factor cancels
         edges = 700 * torch.expm1(torch.linspace(low, high, target.n_mels + 2, dtype=torch.float64))
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
