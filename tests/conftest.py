@@ -18,7 +18,7 @@ from hypothesis import settings
 from torch import nn
 
 from duovox.audio import write_audio
-from duovox.bundle import Bundle, BundleConfig, write_bundle
+from duovox.bundle import FORMAT, Bundle, BundleConfig, write_bundle
 from duovox.config import (
     EncoderConfig,
     MelConfig,
@@ -148,7 +148,7 @@ def tiny_bundle(tiny_recipe: Recipe) -> Bundle:
     model.classifier.network.head[-1].weight.mul_(0.3)
     model.classifier.freeze()
     recipe = replace(tiny_recipe, sample=SampleConfig(steps=3, gamma=0.3))
-    config = BundleConfig(1, tuple(TONES), recipe, MelScale("standard", -5.0, 0.25), origin={"classifier": {"step": 4}})
+    config = BundleConfig(FORMAT, tuple(TONES), recipe, MelScale("standard", -5.0, 0.25), origin={"classifier": {"step": 4}})
     return Bundle(config, model, vocoder.eval().requires_grad_(False), "# Tiny\n")
 
 

@@ -126,7 +126,7 @@ def test_a_missing_file(copy: Path, name: str) -> None:
     assert_refused(copy, f"{name} is missing")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", 1.0, True, None, [1]])
+@pytest.mark.parametrize("version", [0, 3, "1", 1.0, True, None, [1]])
 def test_an_unknown_version(copy: Path, version: object) -> None:
     change_config(copy, lambda config: config.update(format=version))
     assert_refused(copy, "config.json", "format")

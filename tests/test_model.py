@@ -35,7 +35,7 @@ def test_tap_shapes_of_the_compact_recipe() -> None:
     """80 x 64 under 2 x 2 patches and three halvings: stem and first stage share a size, last stage and bottleneck too."""
     recipe = read_recipe("compact")
     classifier = build_classifier(recipe, 3)
-    shapes, patch = tap_shapes(classifier, classifier.tap_names, recipe.mel)
+    shapes, patch = tap_shapes(classifier, classifier.tap_names, recipe.mel, 4)
     assert patch == 2
     assert shapes == (
         TapShape(64, 40, 32, 0),

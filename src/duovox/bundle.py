@@ -1,11 +1,13 @@
 """The bundle: one folder that holds everything a speaking classifier needs, and refuses everything that is not one.
 
 Takes finished runs from `training`; gives a checked `Bundle` to `duovox`. Files: `config.json`, `model.safetensors`
-(classifier and subnet), `vocoder.safetensors` (if there is a neural vocoder), `README.md` (the model card). No pickle.
+(classifier and subnet), `vocoder.safetensors` (if there is a neural vocoder), `README.md` (the model card). No pickle. Where the
+classifier is someone else's and comes as a program, its file lies beside them; opening that runs it, so it asks for trust.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -22,13 +24,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from duovox.config import MelConfig, MelScale, Recipe, from_dict, to_dict, to_json
+from duovox.classifiers.external import ExternalClassifier
+from duovox.classifiers.loading import rebuild_network
+from duovox.config import Calibration, MelConfig, MelScale, Recipe, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, OutputError
-from duovox.model import GenerativeClassifier, build_classifier, build_model
+from duovox.model import AnyClassifier, GenerativeClassifier, build_classifier, build_external, build_model
 from duovox.vocoder.istft_net import ISTFTNet
 
-FORMAT = 1
-FILES = ("config.json", "model.safetensors", "vocoder.safetensors", "README.md")
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
+CODE_FILES = {"export": "network.pt2", "torchscript": "network.torchscript"}
+"""The file that holds the program of someone else's classifier, by `ExternalConfig.source`."""
+FILES = ("config.json", "model.safetensors", "vocoder.safetensors", "README.md", *CODE_FILES.values())
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class BundleConfig:
     origin: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self) -> None:
         if not self.labels or len(set(self.labels)) < len(self.labels):
@@ -69,17 +77,19 @@ class Bundle:
     def __post_init__(self) -> None:
         if self.vocoder is not None:
             self.vocoder.check(self.config.recipe.mel)
+        self.model.calibration = self.config.calibration
 
 
-def read_bundle(folder: str | Path) -> Bundle:
+def read_bundle(folder: str | Path, *, network: nn.Module | None = None, trust_code: bool = False) -> Bundle:
     """Read and check a bundle folder: version, digests, names and shapes of tensors, that the vocoder fits the mel.
 
+    A bundle of someone else's classifier may name code that has to run to rebuild it (see `loading.needs`): that is done only
+    with `trust_code`. `network` gives the module itself, of which a copy is used; its weights are the bundle's.
     Raises `BundleError` with the file that is wrong.
     """
     folder = Path(folder)
     config = _read_config(folder)
-    classifier = build_classifier(config.recipe, len(config.labels))
-    model = build_model(config.recipe, classifier)
+    model = build_model(config.recipe, _empty_classifier(folder, config, network, trust_code))
     tensors, _ = _read_tensors(folder, "model.safetensors", config)
     parts: dict[str, nn.Module] = {"classifier": model.classifier.network, "subnet": model.subnet}
     _fill(parts, tensors, folder / "model.safetensors")
@@ -90,6 +100,20 @@ def read_bundle(folder: str | Path) -> Bundle:
     return Bundle(config, model.eval().requires_grad_(False), vocoder, _read_card(folder))
 
 
+def _empty_classifier(folder: Path, config: BundleConfig, network: nn.Module | None, trust_code: bool) -> AnyClassifier:
+    """The bundle's classifier before its weights are filled in."""
+    external = config.recipe.external
+    if external is None:
+        return build_classifier(config.recipe, len(config.labels))
+    file = CODE_FILES.get(external.source)
+    if file and network is None:
+        _read_checked(folder, file, config)
+    rebuilt = rebuild_network(external, None, folder / file if file else None, trust_code) if network is None else copy.deepcopy(network)
+    classifier = build_external(config.recipe, rebuilt, config.mel_scale)
+    classifier.code = (folder / file).read_bytes() if file else None
+    return classifier
+
+
 def _read_config(folder: Path) -> BundleConfig:
     path = folder / "config.json"
     if not path.is_file():
@@ -97,7 +121,7 @@ def _read_config(folder: Path) -> BundleConfig:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data.get("format") if isinstance(data, dict) else None
-        if version != FORMAT:
+        if not (isinstance(version, int) and version in READABLE_FORMATS) or isinstance(version, bool):
             raise BundleError(f"{path} has bundle format {version!r}, this duovox reads format {FORMAT}; use a matching version of duovox")
         return from_dict(BundleConfig, data)
     except (OSError, ValueError, ConfigError) as error:
@@ -125,15 +149,24 @@ def _read_card(folder: Path) -> str:
         raise BundleError(f"{path} cannot be read: {error}") from None
 
 
-def _read_tensors(folder: Path, name: str, config: BundleConfig) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of one file, whose digest must be the one in config.json."""
+def _read_checked(folder: Path, name: str, config: BundleConfig) -> Path:
+    """The path of one file, whose digest must be the one in config.json."""
     path = folder / name
     if not path.is_file():
         raise BundleError(f"{folder} is incomplete: {name} is missing")
     try:
         digest, expected = hashlib.sha256(path.read_bytes()).hexdigest(), str(config.digests.get(name, "none"))
-        if digest != expected:
-            raise BundleError(f"{path} is not the file config.json names (sha256 {digest[:12]}..., expected {expected[:12]}...)")
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error}") from None
+    if digest != expected:
+        raise BundleError(f"{path} is not the file config.json names (sha256 {digest[:12]}..., expected {expected[:12]}...)")
+    return path
+
+
+def _read_tensors(folder: Path, name: str, config: BundleConfig) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of one file, whose digest must be the one in config.json."""
+    path = _read_checked(folder, name, config)
+    try:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118 (safe_open is no mapping)
     except (OSError, SafetensorError) as error:
@@ -150,8 +183,8 @@ def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], path: P
             f"{path} {kind} tensor {names[0]!r} ({len(missing)} missing, {len(extra)} extra): its recipe is not the one in config.json"
         )
     for name, value in wanted.items():
-        if not tensors[name].is_floating_point():
-            raise BundleError(f"{path}: tensor {name!r} holds {tensors[name].dtype}, not floating point numbers")
+        if tensors[name].is_floating_point() != value.is_floating_point():
+            raise BundleError(f"{path}: tensor {name!r} holds {tensors[name].dtype}, its recipe needs {value.dtype}")
         if value.shape != tensors[name].shape:
             raise BundleError(f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, its recipe needs {tuple(value.shape)}")
         if not tensors[name].isfinite().all():
@@ -164,12 +197,18 @@ def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], path: P
 def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> BundleConfig:
     """Write a bundle beside its place and rename it, whole or not at all; returns its config with digests.
 
-    Weights are stored as float16. Raises `OutputError` where the folder exists (`force` replaces a bundle, nothing else) or
+    Weights are stored as float16, those of someone else's classifier as they are.
+    Raises `OutputError` where the folder exists (`force` replaces a bundle, nothing else) or
     cannot be written, and `BundleError` for weights that float16 cannot hold.
     """
     folder = Path(os.path.realpath(folder))
     _check_place(folder, force)
-    files = {"model.safetensors": _tensor_bytes({"classifier": bundle.model.classifier.network, "subnet": bundle.model.subnet}, {})}
+    classifier = bundle.model.classifier.network
+    exact = isinstance(classifier, ExternalClassifier)
+    parts = {"classifier": classifier, "subnet": bundle.model.subnet}
+    files = {"model.safetensors": _tensor_bytes(parts, {}, "classifier" if exact else "")}
+    if isinstance(classifier, ExternalClassifier) and classifier.code is not None:
+        files[CODE_FILES[classifier.config.source]] = classifier.code
     if bundle.vocoder is not None:
         files["vocoder.safetensors"] = _tensor_bytes({"vocoder": bundle.vocoder}, {"mel": to_json(bundle.vocoder.mel)})
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -221,10 +260,11 @@ def _swap(new: Path, place: Path, aside: Path) -> None:
         raise
 
 
-def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str]) -> bytes:
-    """The state of the parts as a float16 safetensors file. At most one entry of metadata: the order of several is not fixed."""
+def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str], exact: str = "") -> bytes:
+    """The state of the parts as a safetensors file, in float16 but for the part `exact`. At most one entry of metadata: the order
+    of several is not fixed."""
     tensors = {
-        f"{part}.{name}": value.detach().cpu().half().contiguous()
+        f"{part}.{name}": value.detach().cpu().to(value.dtype if part == exact else torch.float16, copy=True).contiguous()
         for part, module in parts.items()
         for name, value in module.state_dict().items()
     }

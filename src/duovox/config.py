@@ -206,17 +206,19 @@ class TapConfig:
 
 @dataclass(frozen=True)
 class ExternalConfig:
-    """A classifier of someone else's: where its network comes from, what it takes, which layers are tapped.
+    """A classifier of someone else's: its labels in the order of its outputs, where its network comes from, what it takes,
+    which layers are tapped.
 
-    `source` is how the network is rebuilt: `factory` calls `entry` ("package.module:function") with the keyword
-    `arguments`; `huggingface` builds the class named `entry` of transformers with the configuration `arguments` (both JSON); `export` and `torchscript` are
-    files that hold code and weights; `object` is a module that only its owner can give again. `output` names the entry that
-    holds the logits where the network returns a dict, a tuple or an object (a number for a tuple).
+    `source` is how the network is rebuilt: `factory` calls `entry` ("package.module:function") with the keyword `arguments`;
+    `huggingface` builds the class named `entry` of transformers with the configuration `arguments` (both JSON); `export` and
+    `torchscript` are files that hold code and weights; `object` is a module that only its owner can give again. `output` names
+    the entry that holds the logits where the network returns a dict, a tuple or an object (a number for a tuple).
 
     `conditioned` says that the network is a copy that is fine-tuned on noise. `patch` is the side of the mel squares that one
     position of the decoder's finest stage covers.
     """
 
+    labels: tuple[str, ...] = ()
     source: Literal["factory", "huggingface", "export", "torchscript", "object"] = "object"
     entry: str = ""
     arguments: str = "{}"
@@ -237,6 +239,10 @@ class ExternalConfig:
             _require(isinstance(json.loads(self.arguments), dict), "external.arguments must be a JSON object")
         except ValueError as error:
             raise ConfigError(f"external.arguments is no JSON: {error}") from None
+        _require(
+            len(self.labels) > 0 and len(set(self.labels)) == len(self.labels),
+            f"external.labels must be different names, at least one, not {list(self.labels)}",
+        )
         names = [tap.name for tap in self.taps]
         _require(len(set(names)) == len(names), f"external.taps: each layer once, not {names}")
 
@@ -320,6 +326,23 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Temperatures by which a classifier's logits are divided, at noise levels `sigmas` (rising); between them log-linear.
+
+    They were fitted for logits taken where `guide_at` says, and are used for those alone.
+    """
+
+    guide_at: Literal["noised", "estimate"] = "noised"
+    sigmas: tuple[float, ...] = ()
+    temperatures: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check("calibration", self, positive="sigmas temperatures")
+        _require(len(self.sigmas) == len(self.temperatures), "calibration: sigmas and temperatures must be as many")
+        _require(list(self.sigmas) == sorted(set(self.sigmas)), f"calibration.sigmas must rise, not {self.sigmas}")
+
+
+@dataclass(frozen=True)
 class SampleConfig:
     """Default settings of generation, stored in the bundle and used by the library, the command line and every server.
 
@@ -378,7 +401,7 @@ class Recipe:
 
 
 def to_dict(settings: Any) -> dict[str, Any]:
-    """A settings dataclass as plain dictionaries, lists and scalars (infinity as the string "inf": JSON has none; no None: nor has TOML)."""
+    """A settings dataclass as plain dictionaries, lists and scalars (infinity as "inf": JSON has none; no None: TOML has none)."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

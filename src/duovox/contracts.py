@@ -31,6 +31,10 @@ class LabelError(DuovoxError):
     """A label was asked for that the model does not know."""
 
 
+class ClassifierError(DuovoxError):
+    """A classifier of someone else's cannot be loaded, run or tapped as it is."""
+
+
 class BundleError(DuovoxError):
     """A bundle is missing, truncated, foreign, of another version, or its parts do not belong together."""
 

@@ -13,11 +13,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from duovox.audio import as_wave, fit_length, read_audio
 from duovox.bundle import Bundle, BundleConfig, read_bundle, write_bundle
 from duovox.classifiers.encoder import log_probabilities
+from duovox.classifiers.external import ExternalClassifier
 from duovox.config import SampleConfig
 from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError, LabelError
 from duovox.guidance import Guided
@@ -25,6 +26,8 @@ from duovox.mel import LogMel, scale_mel, unscale_mel
 from duovox.model import LabelledDenoiser
 from duovox.noise import sigma_grid, vp_sigma, vp_times
 from duovox.sampler import dpmpp_2m, euler_maruyama, heun
+from duovox.training.calibration import Level, calibrate
+from duovox.training.start import features_for
 from duovox.vocoder.griffin_lim import GriffinLim
 
 VocoderName = Literal["neural", "griffin_lim"]
@@ -59,12 +62,13 @@ class Duovox:
         self.device = torch.device("cpu")
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = "sc06") -> Duovox:
+    def from_pretrained(cls, source: str | Path = "sc06", *, classifier: nn.Module | None = None, trust_code: bool = False) -> Duovox:
         """Open a bundle: the name of one inside the package, a folder, or a hub id `owner/name` (needs `duovox[hub]`).
 
-        Raises `BundleError` where there is none or it is damaged.
+        A bundle of someone else's classifier may need code to rebuild it: `trust_code` runs what it names, `classifier` gives the
+        module itself (a copy of it is used). Raises `BundleError` where there is no bundle, it is damaged or needs something.
         """
-        return cls(read_bundle(locate(source)))
+        return cls(read_bundle(locate(source), network=classifier, trust_code=trust_code))
 
     def save_pretrained(self, folder: str | Path, force: bool = False) -> BundleConfig:
         """Write the bundle to a folder; returns its config. Raises `OutputError`."""
@@ -99,10 +103,18 @@ class Duovox:
     @torch.no_grad()
     def _hear(self, wave: Tensor) -> list[dict[str, float]]:
         """Probabilities for waves (B, S) at the clean end of the noise range."""
+        rows = log_probabilities(self._logits(wave)).exp().tolist()
+        return [dict(zip(self.labels, row, strict=True)) for row in rows]
+
+    def _logits(self, wave: Tensor) -> Tensor:
+        """Logits for waves (B, S); someone else's classifier hears them through its own front end."""
+        network = self.bundle.model.classifier.network
+        if isinstance(network, ExternalClassifier):
+            return network.hear(wave)
         mel = scale_mel(self._log_mel(wave), self.config.mel_scale)
         sigma = torch.full((wave.shape[0],), self.config.recipe.noise.sigma_min, device=wave.device)
-        rows = log_probabilities(self.bundle.model.classifier(mel, sigma)).exp().tolist()
-        return [dict(zip(self.labels, row, strict=True)) for row in rows]
+        logits: Tensor = network(mel, sigma)
+        return logits
 
     def generate(
         self,
@@ -113,6 +125,7 @@ class Duovox:
         steps: int | None = None,
         sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
         interval: tuple[float, float] | None = None,
+        guide_at: Literal["noised", "estimate"] | None = None,
         seed: int = 0,
         vocoder: VocoderName | None = None,
         batch: int = 8,
@@ -120,9 +133,10 @@ class Duovox:
         """Generate `n` clips of `label` (None: whatever comes), with seeds seed, seed + 1, ...
 
         A clip depends on its seed and settings alone, not on `n` or `batch`. Settings left out are the bundle's own.
-        `interval` limits guidance to low <= sigma <= high. Raises `LabelError`, `ConfigError` and `GenerationError`.
+        `interval` limits guidance to low <= sigma <= high; `guide_at` says where the classifier is asked for the label, at the
+        noised mel or at the estimate of the clean one. Raises `LabelError`, `ConfigError` and `GenerationError`.
         """
-        given = {"gamma": gamma, "steps": steps, "sampler": sampler}
+        given = {"gamma": gamma, "steps": steps, "sampler": sampler, "guide_at": guide_at}
         if interval is not None:
             given |= {"guidance_low": interval[0], "guidance_high": interval[1]}
         settings = replace(self.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -157,7 +171,8 @@ class Duovox:
         if label is None:
             return self.bundle.model
         labels = torch.full((count,), self.labels.index(label), device=self.device)
-        return Guided(LabelledDenoiser(self.bundle.model, labels), settings.gamma, settings.guidance_low, settings.guidance_high)
+        labelled = LabelledDenoiser(self.bundle.model, labels, settings.guide_at)
+        return Guided(labelled, settings.gamma, settings.guidance_low, settings.guidance_high)
 
     @torch.no_grad()
     def _render(self, mels: Tensor, label: str | None, seeds: list[int], settings: SampleConfig, vocoder: VocoderName) -> list[Clip]:
@@ -167,6 +182,18 @@ class Duovox:
             Clip(wave, self.config.recipe.mel.sample_rate, log_mel, label, seed, settings, vocoder, heard)
             for wave, log_mel, seed, heard in zip(waves.cpu().numpy(), log_mels[:, 0].cpu().numpy(), seeds, self._hear(waves), strict=True)
         ]
+
+    def calibrate(self, data: str | Path, limit: int = 256) -> tuple[Level, ...]:
+        """Fit one temperature a noise level on the validation split of a feature folder, for logits taken where the bundle's settings
+        guide; guidance uses them from now on, and `save_pretrained` keeps them. Gives accuracy and calibration error on the test
+        split before and after. Raises `DataError`.
+        """
+        recipe = self.config.recipe
+        features = features_for(recipe, Path(data))
+        fitted, levels = calibrate(self.bundle.model, features, self.config.mel_scale, recipe.sample.guide_at, limit=limit)
+        self.config = replace(self.config, calibration=fitted)
+        self.bundle = replace(self.bundle, config=self.config)
+        return levels
 
     def vocode(self, log_mel: Tensor, vocoder: VocoderName | None = None) -> Tensor:
         """log-mel (B, 1, M, T), natural logarithm -> wave (B, S) in [-1, 1]. Raises `BundleError` if there is no such vocoder."""

@@ -20,7 +20,11 @@ from duovox.taps import Taps
 
 @dataclass(frozen=True)
 class TapShape:
-    """Shape of one tap without the batch: channels, mel rows, frames; and the decoder stage it is added to."""
+    """Shape of one tap without the batch: channels, mel rows, frames; and the decoder stage it is added to.
+
+    A tap without mel rows (rows = 1: a sequence) is given them by a projection of its own; one of another size than its
+    stage is averaged or repeated onto it.
+    """
 
     channels: int
     rows: int
@@ -82,14 +86,19 @@ class AttentionFusion(nn.Module):
 
 
 class ScoreSubnet(nn.Module):
-    """Taps and c_noise (B,) -> F (B, 1, M, T). `patch` is how many mel pixels a side one position of stage 0 covers."""
+    """Taps and c_noise (B,) -> F (B, 1, M, T). `patch` is how many mel pixels a side one position of stage 0 covers.
+
+    The first tap has the size of stage 0; each further stage has half the rows and columns.
+    """
 
     def __init__(self, config: SubnetConfig, shapes: Sequence[TapShape], patch: int) -> None:
         super().__init__()
         self.config, self.shapes, self.patch = config, tuple(shapes), patch
+        self.sizes = [(shapes[0].rows >> stage, shapes[0].columns >> stage) for stage in range(len(config.widths))]
         widths, gradient_taps = config.widths, config.gradient_taps != "none"
         self.embedding = NoiseEmbedding(config.embedding)
         self.fusions = nn.ModuleList(self._fusion(shape.channels, widths[shape.stage], gradient_taps) for shape in self.shapes)
+        self.lifts = nn.ModuleList(self._lift(shape) for shape in self.shapes)
         self.stages = nn.ModuleList(Stage(w, w, config.blocks, config.embedding, config.group_size, config.dropout) for w in widths)
         self.ups = nn.ModuleList(nn.Conv2d(deep, w, 1) for w, deep in itertools.pairwise(widths))
         self.head = nn.Sequential(group_norm(widths[0], config.group_size), nn.SiLU(), nn.Conv2d(widths[0], patch**2, 3, padding=1))
@@ -101,21 +110,39 @@ class ScoreSubnet(nn.Module):
             return ConcatFusion(channels, width, gradient_taps)
         return AttentionFusion(channels, width, gradient_taps, self.config.heads)
 
+    def _lift(self, shape: TapShape) -> nn.Module:
+        """From (B, width, 1, T') to (B, width * rows, 1, T') for a tap that has no mel rows where its stage has."""
+        width, rows = self.config.widths[shape.stage], self.sizes[shape.stage][0]
+        return nn.Conv2d(width, width * rows, 1) if shape.rows == 1 < rows else nn.Identity()
+
     def forward(self, taps: Taps, c_noise: Tensor) -> Tensor:
         embedding = self.embedding(c_noise)
         merged = self._merge(taps)
-        hidden = merged[-1]
+        hidden = merged[len(self.stages) - 1]
         for index in reversed(range(len(self.stages))):
             hidden = self.stages[index](hidden, embedding)
             if index:
-                hidden = nn.functional.interpolate(self.ups[index - 1](hidden), scale_factor=2.0) + merged[index - 1]
+                hidden = nn.functional.interpolate(self.ups[index - 1](hidden), scale_factor=2.0)
+                hidden = hidden + merged[index - 1] if index - 1 in merged else hidden
         return nn.functional.pixel_shuffle(self.head(hidden), self.patch).float()
 
-    def _merge(self, taps: Taps) -> list[Tensor]:
-        """The fused taps of each stage, added up: one feature map per decoder stage."""
+    def _merge(self, taps: Taps) -> dict[int, Tensor]:
+        """The fused taps of each stage that has some, added up: one feature map (B, width, rows, columns) a stage."""
         merged: dict[int, Tensor] = {}
         gradients: Sequence[Tensor | None] = taps.gradients or [None] * len(self.shapes)
-        for fusion, shape, activation, gradient in zip(self.fusions, self.shapes, taps.activations, gradients, strict=True):
-            fused = fusion(rms_normalise(activation.contiguous()), None if gradient is None else rms_normalise(gradient.contiguous()))
-            merged[shape.stage] = merged[shape.stage] + fused if shape.stage in merged else fused
-        return [merged[index] for index in range(len(self.stages))]
+        for index, (activation, gradient) in enumerate(zip(taps.activations, gradients, strict=True)):
+            stage = self.shapes[index].stage
+            normal = rms_normalise(activation.contiguous()), None if gradient is None else rms_normalise(gradient.contiguous())
+            fused = self._onto_stage(self.fusions[index](*normal), index)
+            merged[stage] = merged[stage] + fused if stage in merged else fused
+        return merged
+
+    def _onto_stage(self, fused: Tensor, index: int) -> Tensor:
+        """(B, width, M', T') -> (B, width, rows, columns) of the tap's stage."""
+        rows, columns = self.sizes[self.shapes[index].stage]
+        if fused.shape[2:] == (rows, columns):
+            return fused
+        if isinstance(self.lifts[index], nn.Identity):
+            return nn.functional.adaptive_avg_pool2d(fused, (rows, columns))
+        pooled = nn.functional.adaptive_avg_pool2d(fused, (1, columns))
+        return self.lifts[index](pooled).reshape(fused.shape[0], -1, rows, columns)

@@ -7,12 +7,14 @@ classifier is Grathwohl et al. 2020, arXiv 1912.03263.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from duovox.contracts import ShapeError
 
 NO_LABEL = -1
 """In a label tensor: no label for this item; its gradient taps are those of logsumexp(logits)."""
@@ -21,7 +23,8 @@ NO_LABEL = -1
 @dataclass(frozen=True)
 class Taps:
     """One reading: activations h_k and gradients g_k = d energy / d h_k (None if not asked for), logits (B, K), and
-    label_gradient = d log p(label | noised) / d noised (B, 1, M, T) (None if not asked for). All detached."""
+    label_gradient = d log p(label | noised) / d noised (B, 1, M, T) (None if not asked for). All detached, but for the
+    activations of an attached reading."""
 
     activations: tuple[Tensor, ...]
     gradients: tuple[Tensor, ...] | None
@@ -38,14 +41,28 @@ def tap_energy(logits: Tensor, label: Tensor | None) -> Tensor:
     return torch.where(label == NO_LABEL, joint, own)
 
 
+def first_tensor(output: object) -> Tensor | None:
+    """The tensor that a layer's output is, or the first one in its tuple, list or mapping; None where there is none."""
+    if isinstance(output, Tensor):
+        return output
+    items = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return next((found for item in items if (found := first_tensor(item)) is not None), None)
+
+
 @contextmanager
 def recording(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the outputs of the named sub-modules during a forward; the hooks are gone when the context ends."""
+    """Collect the outputs of the named sub-modules during a forward; the hooks are gone when the context ends.
+
+    Of a layer that runs more than once the last output counts. Raises `ShapeError` for a layer that gives no tensor.
+    """
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str):  # type: ignore[no-untyped-def]
-        def hook(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            outputs[name] = output
+        def hook(_module: nn.Module, _inputs: object, output: object) -> None:
+            tensor = first_tensor(output)
+            if tensor is None:
+                raise ShapeError(f"layer {name!r} gives no tensor but {type(output).__name__}; tap another layer")
+            outputs[name] = tensor
 
         return hook
 
@@ -58,6 +75,14 @@ def recording(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Ten
             handle.remove()
 
 
+def as_map(tensor: Tensor, axes: str) -> Tensor:
+    """A layer's output with the axes `axes` (letters B, C, M, T; see `TapConfig`) as (B, C, M', T'); a missing M or T has length 1."""
+    missing = [letter for letter in "BCMT" if letter not in axes]
+    widened = tensor.reshape(*tensor.shape, *[1] * len(missing))
+    order = [(axes + "".join(missing)).index(letter) for letter in "BCMT"]
+    return widened.permute(order)
+
+
 def read_taps(
     classifier: nn.Module,
     names: Sequence[str],
@@ -67,21 +92,40 @@ def read_taps(
     gradients: bool = True,
     tap_label: Tensor | None = None,
     guide_label: Tensor | None = None,
+    temperature: Tensor | None = None,
+    axes: Sequence[str] | None = None,
+    attached: bool = False,
 ) -> Taps:
     """Run `classifier(noised, sigma)` once and read its taps at `names`.
 
     `gradients` asks for g_k of `tap_energy(logits, tap_label)`; `guide_label` (B,) asks for d log p(guide_label | noised) /
-    d noised. Each costs one backward, none reaches a parameter.
+    d noised, the logits divided by `temperature` (B,) if one is given. Each costs one backward, none reaches a parameter.
+    `axes` says how to bring each tap into the form (B, C, M', T'), see `as_map`; without it they are given as they come.
+    `attached` leaves the activations in the graph of `noised`, which must require a gradient (to differentiate the denoiser).
     """
-    with torch.set_grad_enabled(gradients or guide_label is not None), recording(classifier, names) as outputs:
-        source = noised.detach().requires_grad_(torch.is_grad_enabled()).view_as(noised)  # a view: torch's flop counter refuses leaves
+    with torch.set_grad_enabled(gradients or attached or guide_label is not None), recording(classifier, names) as outputs:
+        leaf = noised if attached else noised.detach().requires_grad_(torch.is_grad_enabled())
+        source = leaf.view_as(leaf)  # a view: torch's flop counter refuses leaves
         logits = classifier(source, sigma)
         hidden = [outputs[name] for name in names]
         tapped = label_gradient = None
         if gradients:
             energy = tap_energy(logits, tap_label).sum()
-            tapped = tuple(torch.autograd.grad(energy, hidden, retain_graph=guide_label is not None))
+            tapped = tuple(torch.autograd.grad(energy, hidden, retain_graph=attached or guide_label is not None))
         if guide_label is not None:
-            chosen = torch.log_softmax(logits, dim=1).gather(1, guide_label[:, None]).sum()
-            (label_gradient,) = torch.autograd.grad(chosen, source)
-    return Taps(tuple(h.detach() for h in hidden), tapped, logits.detach(), label_gradient)
+            label_gradient = label_log_probability_gradient(logits, guide_label, source, temperature, attached)
+    held = hidden if attached else [h.detach() for h in hidden]
+    if axes is not None:
+        held = [as_map(tensor, its) for tensor, its in zip(held, axes, strict=True)]
+        tapped = tapped and tuple(as_map(tensor, its) for tensor, its in zip(tapped, axes, strict=True))
+    return Taps(tuple(held), tapped, logits.detach(), label_gradient)
+
+
+def label_log_probability_gradient(
+    logits: Tensor, label: Tensor, source: Tensor, temperature: Tensor | None = None, retain_graph: bool = False
+) -> Tensor:
+    """d log p(label) / d source for logits (B, K) computed from `source`, divided by `temperature` (B,) if one is given."""
+    tempered = logits if temperature is None else logits / temperature[:, None]
+    chosen = torch.log_softmax(tempered, dim=1).gather(1, label[:, None]).sum()
+    (gradient,) = torch.autograd.grad(chosen, source, retain_graph=retain_graph)
+    return gradient

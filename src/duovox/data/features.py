@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,18 @@ class Features:
         if split not in SPLITS:
             raise DataError(f"no split named {split!r}; there are {', '.join(SPLITS)}")
         return np.flatnonzero(self.split == split)
+
+
+def relabelled(features: Features, labels: Sequence[str]) -> Features:
+    """The same clips, numbered by the labels of a classifier, which may know more words. Raises `DataError` for a word it does not know."""
+    unknown = [label for label in features.labels if label not in labels]
+    if unknown:
+        raise DataError(
+            f"the data has the word {unknown[0]!r}, which the classifier does not know ({', '.join(labels)}); "
+            "prepare the data with the labels it knows"
+        )
+    numbers = np.array([list(labels).index(label) for label in features.labels])
+    return replace(features, labels=tuple(labels), label=numbers[features.label])
 
 
 def prepare(

@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from duovox.bundle import FORMAT, Bundle, BundleConfig, git_revision
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import Recipe
 from duovox.contracts import BundleError
-from duovox.model import build_classifier, build_model
+from duovox.model import build_model
 from duovox.training.loop import differences
-from duovox.training.start import Part, read_weights, recipe_of_part, scale_of
+from duovox.training.start import Part, classifier_folder, fill_classifier, read_weights, recipe_of_part, scale_of
 from duovox.vocoder.istft_net import ISTFTNet
 
 
-def assemble(out: Path, recipe: Recipe, scores: dict[str, Any] | None = None, card: str = "") -> Bundle:
-    """Put `<out>/classifier`, `<out>/subnet` and, if there is one, `<out>/vocoder` together.
+def assemble(
+    out: Path,
+    recipe: Recipe,
+    scores: dict[str, Any] | None = None,
+    card: str = "",
+    network: nn.Module | None = None,
+    vocoder: ISTFTNet | None = None,
+) -> Bundle:
+    """Put the classifier (`<out>/classifier`, or `<out>/original` for someone else's as it came), `<out>/subnet` and, if there
+    is one, `<out>/vocoder` together; `vocoder` takes its place where there is none.
 
     Raises `TrainingError` for a missing run, and `BundleError` for a part of another recipe or a subnet that was trained on
     another classifier.
     """
-    facts, tensors = _part_of(out, "classifier", recipe)
+    folder = classifier_folder(out, recipe)
+    facts, tensors = _part_of(out, "original" if folder.name == "original" else "classifier", recipe)
     subnet_facts, subnet_tensors = _part_of(out, "subnet", recipe)
-    model = build_model(recipe, build_classifier(recipe, len(facts["labels"])))
-    model.classifier.network.load_state_dict(tensors, strict=True)
-    model.classifier.freeze()
+    model = build_model(recipe, fill_classifier(folder, recipe, scale_of(facts), len(facts["labels"]), tensors, network))
     if fingerprint(model.classifier.network) != subnet_facts["classifier"]:
-        raise BundleError(f"{out}/subnet was trained on another classifier than the one in {out}/classifier; train the subnet again")
+        raise BundleError(f"{out}/subnet was trained on another classifier than the one in {folder}; train the subnet again")
     model.subnet.load_state_dict(subnet_tensors, strict=True)
-    runs, vocoder = {"classifier": facts, "subnet": subnet_facts}, None
+    runs = {"classifier": facts, "subnet": subnet_facts}
     if (out / "vocoder").is_dir():
         runs["vocoder"], vocoder_tensors = _part_of(out, "vocoder", recipe)
         vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
@@ -41,7 +48,7 @@ def assemble(out: Path, recipe: Recipe, scores: dict[str, Any] | None = None, ca
     return Bundle(config, model, vocoder, card)
 
 
-def _part_of(out: Path, part: Part, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _part_of(out: Path, part: Part | Literal["original"], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Facts and weights of one run, which must have been trained with this recipe."""
     facts, tensors = read_weights(out / part)
     for path, old, new in differences(facts["recipe"], recipe_of_part(recipe, part)):

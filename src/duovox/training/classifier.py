@@ -39,16 +39,24 @@ def decayed_groups(module: nn.Module, train: TrainConfig) -> list[dict[str, obje
 
 
 class ClassifierTraining:
-    """A `Trainee`: cross-entropy of p(label | noised, sigma), with moving average."""
+    """A `Trainee`: cross-entropy of p(label | noised, sigma), with moving average; of a fresh classifier, or of `network`."""
 
     part = "classifier"
 
-    def __init__(self, recipe: Recipe, features: Features, scale: MelScale, device: torch.device, autocast: torch.dtype | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        features: Features,
+        scale: MelScale,
+        device: torch.device,
+        autocast: torch.dtype | None,
+        network: nn.Module | None = None,
+    ) -> None:
         self.train, self.noise = recipe.train_classifier, recipe.noise
         self.features, self.scale = features, scale
         self.device, self.autocast = device, autocast
         torch.manual_seed(self.train.seed)
-        self.network = build_classifier(recipe, len(features.labels)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = (network or build_classifier(recipe, len(features.labels))).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged(self.network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}

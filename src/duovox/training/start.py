@@ -5,6 +5,7 @@ Takes the arguments of `duovox train`; gives run folders `<out>/<part>/`, where 
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -12,15 +13,17 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
-from duovox.classifiers.encoder import EncoderClassifier
+from duovox.bundle import CODE_FILES
+from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.frozen import fingerprint
+from duovox.classifiers.loading import rebuild_network
 from duovox.config import MelScale, Recipe, from_dict, to_dict
 from duovox.contracts import TrainingError
-from duovox.data import Features, open_features
+from duovox.data import Features, open_features, relabelled
 from duovox.mel import fit_scale
-from duovox.model import build_classifier
+from duovox.model import AnyClassifier, build_classifier, build_external
 from duovox.training.classifier import ClassifierTraining
 from duovox.training.judge import JudgeTraining
 from duovox.training.loop import Outcome, Trainee, differences, train
@@ -57,20 +60,22 @@ def start_training(
     device: DeviceName = "auto",
     precision: Precision = "auto",
     tensorboard: bool = False,
+    network: nn.Module | None = None,
 ) -> Outcome:
     """Train one part of a recipe on a feature folder into `<out>/<part>/`; seconds for `time_budget`.
 
+    `network` is someone else's, for a recipe with one that only its owner can give (`ExternalConfig.source` "object").
     Raises `DataError` for unfit features, `TrainingError` as `loop.train` does and when a part it builds on is missing.
     """
-    chosen, features = choose_device(device), open_features(data, recipe.mel)
+    chosen, features = choose_device(device), features_for(recipe, data)
     autocast = choose_autocast(precision, chosen)
     scale = scale_of_data(recipe, features)
     facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
     trainee: Trainee
     if part == "classifier":
-        trainee = ClassifierTraining(recipe, features, scale, chosen, autocast)
+        trainee = ClassifierTraining(recipe, features, scale, chosen, autocast, _to_tune(out, recipe, features, network))
     elif part == "subnet":
-        classifier = load_classifier(out / "classifier", recipe, features)
+        classifier = load_classifier(classifier_folder(out, recipe), recipe, features, network)
         facts["classifier"] = fingerprint(classifier)
         trainee = SubnetTraining(recipe, features, scale, classifier, chosen, autocast)
     elif part == "vocoder":
@@ -96,16 +101,46 @@ def start_training(
     return outcome
 
 
-def recipe_of_part(recipe: Recipe, part: Part) -> dict[str, Any]:
+def features_for(recipe: Recipe, data: Path) -> Features:
+    """The features of a folder, numbered by the classifier's own labels where it is someone else's. Raises `DataError`."""
+    features = open_features(data, recipe.mel)
+    return relabelled(features, recipe.external.labels) if recipe.external else features
+
+
+def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str, Any]:
     """The settings that decide a part: another part's may change between its runs without making them different runs."""
+    common = ("mel", "mel_scale", "noise")
+    if recipe.external is None:
+        classifier: tuple[str, ...] = (*common, "classifier", "train_classifier")
+    else:
+        classifier = (*common, "external", *["train_classifier"] * recipe.external.conditioned)
     needed = {
-        "classifier": ("mel", "mel_scale", "noise", "classifier", "train_classifier"),
-        "subnet": ("mel", "mel_scale", "noise", "classifier", "train_classifier", "subnet", "train_subnet"),
+        "original": (*common, "external"),
+        "classifier": classifier,
+        "subnet": (*classifier, "subnet", "train_subnet"),
         "vocoder": ("mel", "vocoder", "train_vocoder"),
         "judge": ("train_judge",),
     }[part]
     settings = to_dict(recipe)
     return {"name": recipe.name, **{name: settings[name] for name in needed}}
+
+
+def classifier_folder(out: Path, recipe: Recipe) -> Path:
+    """Where a recipe's frozen classifier lies: `original` for someone else's as it came, else `classifier`."""
+    return out / ("original" if recipe.external and not recipe.external.conditioned else "classifier")
+
+
+def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module | None) -> ExternalClassifier | None:
+    """The copy of someone else's classifier that a training makes familiar with noise; None where the classifier is ours."""
+    if recipe.external is None:
+        return None
+    if not recipe.external.conditioned:
+        raise TrainingError(
+            f"recipe {recipe.name} uses its classifier as it came; it is trained on noise only with external.conditioned = true"
+        )
+    classifier = load_classifier(out / "original", recipe, features, network)
+    assert isinstance(classifier, ExternalClassifier)
+    return classifier
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -121,17 +156,32 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise TrainingError(f"{path} cannot be read ({error}); train this part again") from None
 
 
-def load_classifier(folder: Path, recipe: Recipe, features: Features) -> EncoderClassifier:
-    """The trained classifier of a run folder, for the same recipe, labels and mel scale. Raises `TrainingError`."""
+def load_classifier(folder: Path, recipe: Recipe, features: Features, network: nn.Module | None = None) -> AnyClassifier:
+    """The classifier of a run folder, for the same recipe, labels and mel scale. Raises `TrainingError`."""
     facts, tensors = read_weights(folder)
-    for path, old, new in differences(facts["recipe"], recipe_of_part(recipe, "classifier")):
+    for path, old, new in differences(facts["recipe"], recipe_of_part(recipe, "original" if folder.name == "original" else "classifier")):
         raise TrainingError(f"{folder} was trained with {path} = {old!r}, this recipe has {new!r}; use the recipe it was trained with")
     if facts["labels"] != list(features.labels):
         raise TrainingError(f"{folder} knows the labels {', '.join(facts['labels'])}, the data has {', '.join(features.labels)}")
     for path, old, new in differences(facts["mel_scale"], to_dict(scale_of_data(recipe, features)), "mel_scale"):
         raise TrainingError(f"{folder} was trained with {path} = {old!r}, this data has {new!r}; use the data it was trained on")
-    classifier = build_classifier(recipe, len(features.labels))
+    return fill_classifier(folder, recipe, scale_of(facts), len(features.labels), tensors, network)
+
+
+def fill_classifier(
+    folder: Path, recipe: Recipe, scale: MelScale, labels: int, tensors: dict[str, Tensor], network: nn.Module | None = None
+) -> AnyClassifier:
+    """The recipe's classifier with the weights `tensors`; the program of someone else's lies in the run's folder `original`."""
+    if recipe.external is None:
+        ours = build_classifier(recipe, labels)
+        ours.load_state_dict(tensors, strict=True)
+        return ours
+    file = CODE_FILES.get(recipe.external.source)
+    code = folder.parent / "original" / file if file else None
+    rebuilt = rebuild_network(recipe.external, None, code, trust_code=True) if network is None else copy.deepcopy(network)
+    classifier = build_external(recipe, rebuilt, scale)
     classifier.load_state_dict(tensors, strict=True)
+    classifier.code = code.read_bytes() if code else None
     return classifier
 
 

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from duovox.classifiers.encoder import EncoderClassifier
 from duovox.config import MelScale, NoiseConfig, Recipe
 from duovox.contracts import expand_to
 from duovox.data import Batches, Features, in_order
 from duovox.mel import scale_mel
-from duovox.model import GenerativeClassifier, build_model
+from duovox.model import AnyClassifier, GenerativeClassifier, build_model
 from duovox.noise import add_noise, precondition, training_sigma
 from duovox.taps import NO_LABEL
 from duovox.training.classifier import decayed_groups, shift_frames
@@ -42,7 +41,7 @@ class SubnetTraining:
         recipe: Recipe,
         features: Features,
         scale: MelScale,
-        classifier: EncoderClassifier,
+        classifier: AnyClassifier,
         device: torch.device,
         autocast: torch.dtype | None,
     ) -> None:

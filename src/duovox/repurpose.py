@@ -1,0 +1,235 @@
+"""Any classifier: takes a module that someone else trained, gives one of ours, ready for the same training, sampling and bundling.
+
+What is given is copied first and never touched: mode, flags, buffers and hooks stay as they are, whatever happens afterwards.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from duovox.audio import write_whole
+from duovox.bundle import CODE_FILES, read_bundle
+from duovox.classifiers.discovery import Candidate, candidates, choose, resolve
+from duovox.classifiers.external import ExternalClassifier
+from duovox.classifiers.front_end import WaveFrontEnd
+from duovox.classifiers.frozen import fingerprint
+from duovox.classifiers.loading import Loaded, export_bytes
+from duovox.config import ExternalConfig, MelInput, MelScale, Recipe, TapConfig, WaveInput, read_recipe, write_recipe
+from duovox.contracts import ClassifierError, TrainingError
+from duovox.duovox import Duovox, locate
+from duovox.mel import unscale_mel
+from duovox.model import build_external
+from duovox.training.assemble import assemble
+from duovox.training.checkpoint import write_tensors
+from duovox.training.loop import differences
+from duovox.training.start import DeviceName, Precision, features_for, read_weights, recipe_of_part, scale_of_data, start_training
+from duovox.vocoder.istft_net import ISTFTNet
+
+
+@dataclass(frozen=True)
+class Repurposed:
+    """Someone else's classifier, ready to be trained to speak: the recipe it stands in, our copy of it, and all its layers."""
+
+    recipe: Recipe
+    classifier: ExternalClassifier
+    layers: tuple[Candidate, ...]
+    vocoder: ISTFTNet | None
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The names of the layers that are tapped."""
+        assert self.recipe.external is not None
+        return tuple(tap.name for tap in self.recipe.external.taps)
+
+    def train(
+        self,
+        data: str | Path,
+        out: str | Path,
+        *,
+        updates: int | None = None,
+        resume: bool = False,
+        time_budget: float = math.inf,
+        device: DeviceName = "auto",
+        precision: Precision = "auto",
+    ) -> Duovox:
+        """Train on a feature folder into run folders below `out`: for a noise-conditioned copy its fine-tuning, then the subnet.
+
+        Gives the speaking model, its temperatures fitted. `time_budget` is in seconds, for each of the trainings. Raises what
+        `start_training` and `assemble` raise.
+        """
+        data, out = Path(data), Path(out)
+        recipe = self.recipe
+        if updates is not None:
+            recipe = replace(recipe, train_subnet=replace(recipe.train_subnet, updates=updates))
+        self.write(data, out, recipe)
+        network = self._only_its_owner_has()
+        for part in ("classifier", "subnet") if self.classifier.config.conditioned else ("subnet",):
+            go_on = resume or (part == "classifier" and (out / part).exists())
+            options = {"time_budget": time_budget, "device": device, "precision": precision, "network": network}
+            start_training(part, recipe, data, out, resume=go_on, **options)  # type: ignore[arg-type]
+        voice = Duovox(assemble(out, recipe, network=network, vocoder=self.vocoder))
+        voice.calibrate(data)
+        return voice
+
+    def write(self, data: str | Path, out: str | Path, recipe: Recipe | None = None) -> Path:
+        """Write the classifier as it came, and the recipe (whose path is returned), to `out`, for `duovox train` to go on with.
+
+        Raises `TrainingError` where `out` holds another classifier, `DataError` for data whose words it does not know.
+        """
+        recipe, out = recipe or self.recipe, Path(out)
+        features = features_for(recipe, Path(data))
+        self.classifier.scale = scale_of_data(recipe, features)
+        folder = out / "original"
+        facts = {
+            "part": "original",
+            "recipe": recipe_of_part(recipe, "original"),
+            "labels": list(features.labels),
+            "mel_scale": {"kind": recipe.mel_scale, "shift": self.classifier.scale.shift, "scale": self.classifier.scale.scale},
+            "data": features.digest,
+            "fingerprint": fingerprint(self.classifier),
+        }
+        if (folder / "weights.safetensors").exists():
+            before = read_weights(folder)[0]
+            for path, old, new in differences({key: before.get(key) for key in facts}, facts):
+                raise TrainingError(f"{folder} holds another classifier or data ({path} is {old!r}, now {new!r}); choose another folder")
+        else:
+            if self.classifier.code is not None:
+                write_whole(folder / CODE_FILES[self.classifier.config.source], self.classifier.code, parents=True, force=True)
+            tensors = {name: value.clone() for name, value in self.classifier.state_dict().items()}
+            clips = len(features.indices("train"))
+            write_tensors(
+                folder / "weights.safetensors", tensors, {"duovox": json.dumps({**facts, "clips": clips, "step": 0, "seconds": 0})}
+            )
+        write_whole(out / "recipe.toml", write_recipe(recipe).encode(), force=True)
+        return out / "recipe.toml"
+
+    def _only_its_owner_has(self) -> nn.Module | None:
+        return self.classifier.network if self.classifier.config.source == "object" else None
+
+
+def repurpose(
+    classifier: nn.Module | Loaded,
+    labels: Sequence[str] | None = None,
+    features: MelInput | WaveInput | None = None,
+    taps: Sequence[str | TapConfig] | None = None,
+    *,
+    output: str = "",
+    conditioned: bool = False,
+    recipe: str | Path | Recipe = "compact",
+    vocoder: ISTFTNet | None = None,
+) -> Repurposed:
+    """Make a classifier that was trained without us ready to speak.
+
+    `labels` are its words in the order of its outputs; `features` says what it takes (a waveform, or a mel of any settings); both
+    may be left out where `load_network` found them. `taps` names layers, or layers with their axes; if left out a sensible set is
+    chosen among those that `duovox taps` lists. `output` names the logits where it returns several things. `conditioned` has a
+    copy fine-tuned on noise before the subnet is trained. `vocoder` replaces the package's, for another mel than its own.
+    Raises `ClassifierError` and `ConfigError`, naming the layer where there is one.
+    """
+    loaded = classifier if isinstance(classifier, Loaded) else None
+    network = _copy(loaded.network.eval() if loaded else classifier)
+    labels = labels or (loaded.labels if loaded else None) or ()
+    features = features or (loaded and (loaded.mel_input or loaded.wave_input)) or None
+    if not labels or features is None:
+        raise ClassifierError(
+            f"say {'the labels, in the order of the outputs' if not labels else 'what the classifier takes: features=...'}"
+        )
+    external = ExternalConfig(
+        labels=tuple(labels),
+        source=loaded.source if loaded else "object",
+        entry=loaded.entry if loaded else "",
+        arguments=loaded.arguments if loaded else "{}",
+        mel_input=features if isinstance(features, MelInput) else None,
+        wave_input=features if isinstance(features, WaveInput) else None,
+        output=output,
+    )
+    base, vocoder, scale = _with_vocoder(recipe if isinstance(recipe, Recipe) else read_recipe(recipe), features, vocoder)
+    plain = build_external(replace(base, external=external), network, scale)
+    _fill_bridge(plain, vocoder)
+    found, chosen = _find_taps(plain, taps)
+    code = loaded.code if loaded else export_bytes(network, _example(plain), [tap.name for tap in chosen])
+    source = external.source if loaded else "export" if code else "object"
+    finished = _with_classifier(base, replace(external, taps=chosen, conditioned=conditioned, source=source))
+    made = build_external(finished, network, scale)
+    _fill_bridge(made, vocoder)
+    made.code = code
+    return Repurposed(finished, made, found, vocoder)
+
+
+def _copy(network: object) -> nn.Module:
+    """A copy of the network in eval mode, on the CPU. Raises `ClassifierError` for what cannot be frozen."""
+    if not isinstance(network, nn.Module):
+        raise ClassifierError(f"expected a torch.nn.Module, got {type(network).__name__}; duovox.load_network opens files and functions")
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
+            why = "is in train mode; call eval() on the classifier first" if layer.training else "keeps no running statistics"
+            raise ClassifierError(
+                f"layer {name!r} ({type(layer).__name__}) {why}: one clip's logits would depend on the others in its batch"
+            )
+    devices = {str(value.device): name for name, value in [*network.named_parameters(), *network.named_buffers()]}
+    if len(devices) > 1 or "meta" in devices:
+        places = ", ".join(f"{name!r} on {device}" for device, name in devices.items())
+        raise ClassifierError(f"the classifier's tensors must lie on one device ({places}); move it with .to('cpu')")
+    try:
+        return copy.deepcopy(network).cpu().eval()
+    except Exception as error:  # a module may hold anything
+        raise ClassifierError(
+            f"the classifier cannot be copied ({type(error).__name__}: {error}); give it without what cannot be"
+        ) from None
+
+
+def _with_vocoder(base: Recipe, features: MelInput | WaveInput, vocoder: ISTFTNet | None) -> tuple[Recipe, ISTFTNet | None, MelScale]:
+    """The recipe with the settings of the vocoder in use, that vocoder, and a mel scale to try the classifier with.
+
+    It is the one in the package if that fits the recipe's mel; a classifier of waveforms hears its mels through it.
+    """
+    packaged = read_bundle(locate("sc06"))
+    if vocoder is None and packaged.config.recipe.mel == base.mel:
+        vocoder = packaged.vocoder
+    if vocoder is None and isinstance(features, WaveInput):
+        raise ClassifierError(f"the package's vocoder is for another mel than that of recipe {base.name}; give one with vocoder=...")
+    if vocoder is not None:
+        vocoder.check(base.mel, f"recipe {base.name}")
+    return (base if vocoder is None else replace(base, vocoder=vocoder.config)), vocoder, packaged.config.mel_scale
+
+
+def _fill_bridge(classifier: ExternalClassifier, vocoder: ISTFTNet | None) -> None:
+    """Give the bridge to waveforms, if there is one, the vocoder's weights."""
+    if isinstance(classifier.front_end, WaveFrontEnd):
+        assert vocoder is not None
+        classifier.front_end.vocoder.load_state_dict(vocoder.state_dict(), strict=True)
+
+
+def _find_taps(
+    classifier: ExternalClassifier, taps: Sequence[str | TapConfig] | None
+) -> tuple[tuple[Candidate, ...], tuple[TapConfig, ...]]:
+    found = candidates(classifier)
+    return tuple(found), choose(found) if taps is None else resolve(found, taps)
+
+
+def _example(classifier: ExternalClassifier) -> Tensor:
+    """One input of the network, made of noise."""
+    mel = classifier.mel
+    noise = torch.randn(1, 1, mel.n_mels, mel.frames, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return classifier.front_end(unscale_mel(noise / 2, classifier.scale))
+
+
+def _with_classifier(base: Recipe, external: ExternalConfig) -> Recipe:
+    """The recipe around someone else's classifier: it is asked for labels where it can be believed, and tuned, if at all, gently."""
+    return replace(
+        base,
+        name=f"{base.name}-{'tuned' if external.conditioned else 'as-is'}",
+        about=f"A classifier made elsewhere ({external.entry or external.source}), after the recipe {base.name}.",
+        external=external,
+        sample=replace(base.sample, guide_at="noised" if external.conditioned else "estimate"),
+        train_classifier=replace(base.train_classifier, rate=base.train_classifier.rate / 4, updates=base.train_classifier.updates // 2),
+    )
