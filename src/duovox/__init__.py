@@ -4,14 +4,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Clip", "Duovox", "__version__"]
+__all__ = ["Clip", "Duovox", "MelInput", "WaveInput", "__version__", "load_network", "repurpose"]
 
 if TYPE_CHECKING:
+    from duovox.classifiers.loading import load_network
+    from duovox.config import MelInput, WaveInput
     from duovox.duovox import Clip, Duovox
+    from duovox.repurposing import repurpose
+
+_HOMES = {
+    "Clip": "duovox.duovox",
+    "Duovox": "duovox.duovox",
+    "MelInput": "duovox.config",
+    "WaveInput": "duovox.config",
+    "load_network": "duovox.classifiers.loading",
+    "repurpose": "duovox.repurposing",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load the public objects on first use, so that `import duovox` and `duovox --help` stay fast."""
-    if name in ("Clip", "Duovox"):
-        return getattr(import_module("duovox.duovox"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'duovox' has no attribute {name!r}")

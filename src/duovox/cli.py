@@ -19,7 +19,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from duovox import __version__
-from duovox.config import read_recipe, to_dict
+from duovox.config import read_input, read_recipe, to_dict
 from duovox.contracts import ConfigError, DuovoxError, OutputError
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ def generate(
     steps: int | None = None,
     sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
     interval: tuple[float, float] | None = None,
+    guide_at: Literal["noised", "estimate"] | None = None,
     vocoder: Literal["neural", "griffin_lim"] | None = None,
     bundle: str = "sc06",
+    trust_code: bool = False,
     format: AudioFormat = "wav",
     spectrogram: bool = False,
     batch: int = 8,
@@ -65,8 +67,10 @@ def generate(
         steps: Steps of the sampler.
         sampler: Which sampler.
         interval: Guide only at noise levels between these two sigmas.
+        guide_at: Where the classifier is asked for the label, at the noised mel or at the estimate of the clean one.
         vocoder: How the mel becomes sound.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
         format: Format of the clips in a folder.
         spectrogram: Also write each clip's log-mel as a PNG picture.
         batch: Clips computed at once; changes speed and memory, not the clips.
@@ -78,12 +82,21 @@ def generate(
     from duovox.duovox import Duovox
     from duovox.training.start import choose_device
 
-    voice = Duovox.from_pretrained(bundle).to(choose_device(device))
+    voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
     wanted = None if label == "any" and label not in voice.labels else label
     for start in range(0, max(n, 1), max(batch, 1)):
         count = min(n - start, batch)
         clips = voice.generate(
-            wanted, count, gamma=gamma, steps=steps, sampler=sampler, interval=interval, seed=seed + start, vocoder=vocoder, batch=batch
+            wanted,
+            count,
+            gamma=gamma,
+            steps=steps,
+            sampler=sampler,
+            interval=interval,
+            guide_at=guide_at,
+            seed=seed + start,
+            vocoder=vocoder,
+            batch=batch,
         )
         for path, clip in zip(places[start:], clips, strict=False):
             _write_clip(path, clip, voice.config.digest, spectrogram, force)
@@ -140,6 +153,7 @@ def classify(
     sounds: Positional[tuple[Path, ...]],
     /,
     bundle: str = "sc06",
+    trust_code: bool = False,
     as_json: Annotated[bool, arg(name="json")] = False,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
 ) -> None:
@@ -148,6 +162,7 @@ def classify(
     Args:
         sounds: Files (wav, flac, ogg, opus, mp3) or folders. Of a longer sound the loudest second counts.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
         as_json: Print one JSON object with every label's probability per file.
         device: Where to compute.
     """
@@ -158,7 +173,7 @@ def classify(
     files = [f for s in sounds for f in (_sounds_below(s, READABLE) if s.is_dir() else [s])]
     if not files:
         raise DuovoxError(f"no sound files ({', '.join(READABLE)}) in {', '.join(map(str, sounds)) or 'nothing'}")
-    voice = Duovox.from_pretrained(bundle).to(choose_device(device))
+    voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
     results: dict[str, dict[str, float]] = {}
     failed: list[str] = []
     for file in files:
@@ -313,17 +328,24 @@ def evaluate(
 
 
 @app.command
-def inspect(what: Positional[str] = "sc06", /, data: Path | None = None, as_json: Annotated[bool, arg(name="json")] = False) -> None:
+def inspect(
+    what: Positional[str] = "sc06",
+    /,
+    data: Path | None = None,
+    trust_code: bool = False,
+    as_json: Annotated[bool, arg(name="json")] = False,
+) -> None:
     """Say what a bundle or a recipe is: parameters, multiply-accumulates a step, settings, origin, scores.
 
     Args:
         what: A bundle (name, folder, hub id), or a recipe (name or TOML file).
         data: Feature folder; adds the classifier's accuracy at each noise level on its test split (bundles only).
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
         as_json: Print JSON.
     """
     from duovox.inspection import describe, describe_text
 
-    facts = describe(what, data)
+    facts = describe(what, data, trust_code)
     print(json.dumps(facts, indent=2) if as_json else describe_text(facts))
 
 
@@ -335,6 +357,7 @@ def bundle(
     recipe: str = "compact",
     card: Path | None = None,
     scores: Path | None = None,
+    vocoder: str | None = None,
     force: bool = False,
 ) -> None:
     """Make a bundle of the runs in a folder: classifier, subnet and, if there is one, vocoder.
@@ -345,14 +368,128 @@ def bundle(
         recipe: The recipe the parts were trained with; its default sampling settings become the bundle's.
         card: A Markdown file that becomes the model card.
         scores: A JSON file of scores to keep in the bundle.
+        vocoder: A bundle (name, folder, hub id) whose vocoder to use where the runs hold none.
         force: Replace a bundle that is there.
     """
     from duovox.bundle import write_bundle
+    from duovox.duovox import Duovox
     from duovox.training.assemble import assemble
 
-    made = assemble(runs, read_recipe(recipe), _read_json(scores) if scores else {}, _read_text(card) if card else "")
+    borrowed = Duovox.from_pretrained(vocoder).bundle.vocoder if vocoder else None
+    figures, text = _read_json(scores) if scores else {}, _read_text(card) if card else ""
+    made = assemble(runs, read_recipe(recipe), figures, text, vocoder=borrowed)
     config = write_bundle(made, out, force)
     print(f"{out}: {', '.join(config.labels)}; digest {config.digest[:12]}")
+
+
+@app.command
+def taps(
+    source: Positional[str],
+    /,
+    weights: Path | None = None,
+    arguments: str = "{}",
+    takes: str | None = None,
+    output: str = "",
+    recipe: str = "compact",
+    all_layers: Annotated[bool, arg(name="all")] = False,
+) -> None:
+    """List the layers of someone else's classifier that can be tapped, in order of running; * marks those taken if none are named.
+
+    Cost is what reading a layer with its gradient adds to a denoising step, in millions of multiply-accumulates.
+
+    Args:
+        source: The classifier: package.module:function, a Hugging Face folder, or a file of torch.export (.pt2) or TorchScript.
+        weights: A safetensors file that fills the function's network.
+        arguments: The function's keyword arguments, as a JSON object.
+        takes: What it takes: `mel` (ours), `wave` or `wave:B1S:8000` (layout, one second), or a TOML file with [mel_input] or [wave_input].
+        output: Which entry of its output holds the logits, if it returns several things.
+        recipe: The recipe whose decoder the layers are to feed.
+        all_layers: List the layers that cannot be tapped as well, and why.
+    """
+    from duovox.classifiers.loading import load_network
+    from duovox.repurposing import guess_labels, repurpose
+
+    loaded = load_network(source, weights, _json_object(arguments))
+    features = read_input(takes) if takes else None
+    labels = loaded.labels or guess_labels(loaded, features, output, recipe)
+    made = repurpose(loaded, labels, features, output=output, recipe=recipe)
+    print(made.layers_table(all_layers))
+
+
+@app.command(name="repurpose")
+def repurpose_classifier(
+    source: Positional[str],
+    /,
+    data: Path,
+    out: Path,
+    weights: Path | None = None,
+    arguments: str = "{}",
+    takes: str | None = None,
+    labels: str | None = None,
+    taps: tuple[str, ...] = (),
+    output: str = "",
+    conditioned: bool = False,
+    recipe: str = "compact",
+) -> None:
+    """Make someone else's classifier ready to be trained to speak: writes it and its recipe to <out>.
+
+    Then `duovox train subnet --recipe <out>/recipe.toml` and so on; the commands to go on with are printed.
+
+    Args:
+        source: The classifier: package.module:function, a Hugging Face folder, or a file of torch.export (.pt2) or TorchScript.
+        data: Feature folder made by `duovox data prepare`, of words that it knows.
+        out: Folder for the classifier and the trainings.
+        weights: A safetensors file that fills the function's network.
+        arguments: The function's keyword arguments, as a JSON object.
+        takes: What it takes: `mel` (ours), `wave` or `wave:B1S:8000` (layout, one second), or a TOML file with [mel_input] or [wave_input].
+        labels: Its labels in the order of its outputs, separated by commas.
+        taps: The layers to tap; a sensible set if left out (see `duovox taps`).
+        output: Which entry of its output holds the logits, if it returns several things.
+        conditioned: Have a copy of it fine-tuned on noise first (`duovox train classifier`).
+        recipe: The recipe that gives mel, noise, decoder and training.
+    """
+    from duovox.classifiers.loading import load_network
+    from duovox.repurposing import repurpose
+
+    loaded = load_network(source, weights, _json_object(arguments))
+    names = [name.strip() for name in labels.split(",")] if labels else None
+    features = read_input(takes) if takes else None
+    made = repurpose(loaded, names, features, taps or None, output=output, conditioned=conditioned, recipe=recipe)
+    place = made.write(data, out)
+    print(f"taps: {', '.join(made.taps) or 'its input alone'}\nnext:")
+    for part in ("classifier", "subnet") if conditioned else ("subnet",):
+        print(f"  duovox train {part} --data {data} --out {out} --recipe {place}")
+    print(f"  duovox bundle {out} --out {out / 'bundle'} --recipe {place}" + (" --vocoder sc06" if made.vocoder else ""))
+    print(f"  duovox calibrate {out / 'bundle'} --data {data}" + " --trust-code" * (loaded.source != "huggingface"))
+
+
+@app.command
+def calibrate(
+    bundle: Positional[Path], /, data: Path, out: Path | None = None, limit: int = 256, trust_code: bool = False, force: bool = False
+) -> None:
+    """Fit one temperature a noise level to a bundle's classifier, on the validation split; print what that changes on the test split.
+
+    Args:
+        bundle: A bundle folder; it is changed in place unless --out is given.
+        data: Feature folder made by `duovox data prepare`.
+        out: Write the calibrated bundle here instead.
+        limit: About how many clips of each split to use.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        force: Replace a bundle that is at --out.
+    """
+    from duovox.duovox import Duovox
+    from duovox.training.calibration import levels_table
+
+    voice = Duovox.from_pretrained(bundle, trust_code=trust_code)
+    print(levels_table(voice.calibrate(data, limit)))
+    voice.save_pretrained(out or bundle, force=force or out is None)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"--arguments {text!r} is no JSON object: {error}") from None
 
 
 def _read_text(path: Path) -> str:

@@ -476,6 +476,32 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     return from_dict(Recipe, {"name": path.stem, **data})
 
 
+def read_input(text: str) -> MelInput | WaveInput:
+    """What a classifier takes, in short: `mel` (our own) or `wave`, which may be followed by a layout and, for one second of a
+    wave, by its rate (mel:BMT, wave:B1S:8000); or the path of a TOML file with a table [mel_input] or [wave_input].
+    Raises `ConfigError`.
+    """
+    kind, *rest = text.split(":")
+    layout = {"layout": part for part in rest if not part.isdigit()}
+    rate = int(next((part for part in rest if part.isdigit()), 16000))
+    if kind == "mel" and len(rest) == len(layout):
+        return from_dict(MelInput, layout)
+    if kind == "wave" and len(rest) <= 2:
+        return from_dict(WaveInput, {"sample_rate": rate, "samples": rate, **layout})
+    if not text.endswith(".toml"):
+        raise ConfigError(
+            f"{text!r} does not say what the classifier takes; write mel, wave, wave:B1S:8000, or give the path of a .toml file"
+        )
+    try:
+        data = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {text}: {error}") from None
+    if set(data) == {"mel_input"}:
+        return from_dict(MelInput, data["mel_input"], "mel_input")
+    _require(set(data) == {"wave_input"}, f"{text} must hold one table, [mel_input] or [wave_input], and nothing else")
+    return from_dict(WaveInput, data["wave_input"], "wave_input")
+
+
 def write_recipe(recipe: Recipe) -> str:
     """A recipe as TOML text, which `read_recipe` reads back to an equal recipe."""
     return tomli_w.dumps(to_dict(recipe))

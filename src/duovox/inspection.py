@@ -11,15 +11,17 @@ from duovox.bundle import Bundle, BundleConfig, read_bundle
 from duovox.config import Recipe, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError
 from duovox.costs import count_costs, parameters
-from duovox.data import open_features
 from duovox.duovox import locate
 from duovox.model import GenerativeClassifier, build_classifier, build_model
 from duovox.training.classifier import REPORT_SIGMAS, accuracy_by_sigma
+from duovox.training.start import features_for
 from duovox.vocoder.istft_net import ISTFTNet
 
 
-def describe(what: str, data: Path | None = None) -> dict[str, Any]:
+def describe(what: str, data: Path | None = None, trust_code: bool = False) -> dict[str, Any]:
     """Facts about a bundle (name, folder or hub id) or a recipe (name or TOML file); `data` adds accuracies to a bundle's.
+
+    `trust_code` runs the code that a bundle of someone else's classifier needs.
 
     Raises `BundleError`, `ConfigError` or `DataError`.
     """
@@ -27,6 +29,8 @@ def describe(what: str, data: Path | None = None) -> dict[str, Any]:
     if recipe is not None and data is not None:
         raise ConfigError(f"{what} is a recipe; accuracies need a trained bundle")
     if recipe is not None:
+        if recipe.external is not None:
+            raise ConfigError(f"{what} stands around a classifier made elsewhere; make a bundle of it and inspect that")
         model = build_model(recipe, build_classifier(recipe, 10))
         return {
             "recipe": recipe.name,
@@ -35,11 +39,11 @@ def describe(what: str, data: Path | None = None) -> dict[str, Any]:
             **_costs(model, ISTFTNet(recipe.vocoder, recipe.mel)),
             "settings": to_dict(recipe),
         }
-    bundle = _open(what)
+    bundle = _open(what, trust_code)
     facts = _bundle_facts(bundle.config) | _costs(bundle.model, bundle.vocoder)
     if data is not None:
         config = bundle.config
-        features = open_features(data, config.recipe.mel)
+        features = features_for(config.recipe, data)
         if features.labels != config.labels:
             raise ConfigError(f"{data} has the labels {', '.join(features.labels)}, the bundle {', '.join(config.labels)}")
         table = accuracy_by_sigma(bundle.model.classifier, features, "test", config.mel_scale, config.recipe.noise, torch.device("cpu"))
@@ -56,9 +60,9 @@ def _recipe_or_none(what: str) -> Recipe | None:
         return None
 
 
-def _open(what: str) -> Bundle:
+def _open(what: str, trust_code: bool) -> Bundle:
     try:
-        return read_bundle(locate(what))
+        return read_bundle(locate(what), trust_code=trust_code)
     except BundleError as error:
         shipped = "" if Path(what).exists() else "; nor is it a recipe that ships with duovox or a .toml file"
         raise BundleError(f"{error}{shipped}") from None

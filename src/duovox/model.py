@@ -149,18 +149,19 @@ def place_taps(sizes: Sequence[tuple[int, int]], stages: int) -> list[int]:
     alone. If none reaches the deepest stage, the taps of the deepest stage reached are spread from there down to it, for a
     decoder needs something to begin with.
     """
-    rows, columns = sizes[0]
-
-    def nearest(size: tuple[int, int]) -> int:
-        octaves = math.log2(columns / size[1]) if size[0] == 1 < rows else math.log2(rows * columns / (size[0] * size[1])) / 2
-        return min(max(round(octaves), 0), stages - 1)
-
-    placed = [nearest(size) for size in sizes]
+    placed = [nearest_stage(size, sizes[0], stages) for size in sizes]
     deepest = max(placed)
     last = [index for index, stage in enumerate(placed) if stage == deepest and (index or len(sizes) == 1)] or [len(sizes) - 1]
     for number, index in enumerate(last):
         placed[index] = deepest + round((stages - 1 - deepest) * (number + 1) / len(last))
     return placed
+
+
+def nearest_stage(size: tuple[int, int], finest: tuple[int, int], stages: int) -> int:
+    """The decoder stage whose size is nearest to `size` (rows, columns), where stage 0 has the size `finest`."""
+    (rows, columns), sequence = finest, size[0] == 1 < finest[0]
+    octaves = math.log2(columns / size[1]) if sequence else math.log2(rows * columns / (size[0] * size[1])) / 2
+    return min(max(round(octaves), 0), stages - 1)
 
 
 def build_classifier(recipe: Recipe, labels: int) -> EncoderClassifier:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from duovox.classifiers.external import ExternalClassifier
 from duovox.config import TapConfig
-from duovox.contracts import ClassifierError, DuovoxError
+from duovox.contracts import ClassifierError
 from duovox.taps import first_tensor, tap_energy
 
 ITEMS = 3
@@ -193,19 +193,9 @@ def _fault(layer: _Seen, reached: bool) -> str:
 
 
 def _logits(classifier: ExternalClassifier, mels: Tensor) -> Tensor:
-    """The classifier's logits at the clean end of the noise; whatever the network raises becomes a `ClassifierError`."""
-    sigma = torch.full((mels.shape[0],), classifier.noise.sigma_min)
-    try:
-        return classifier(mels, sigma)
-    except DuovoxError:
-        raise
-    except Exception as error:  # the network is someone else's and may raise anything
-        takes = "wave" if classifier.config.wave_input else "mel"
-        shape = tuple(classifier.front_end(mels.new_zeros(mels.shape)).shape)
-        raise ClassifierError(
-            f"the classifier cannot run on the {takes} input {shape} made for it ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "check what it takes (features=...)"
-        ) from None
+    """The classifier's logits at the clean end of the noise."""
+    logits: Tensor = classifier(mels, torch.full((mels.shape[0],), classifier.noise.sigma_min))
+    return logits
 
 
 def _describe(name: str, classifier: ExternalClassifier, layer: _Seen, axes: str, fault: str) -> Candidate:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from duovox.blocks import NoiseEmbedding
 from duovox.classifiers.front_end import FrontEnd
 from duovox.config import ExternalConfig, MelConfig, MelScale, NoiseConfig, TapConfig
-from duovox.contracts import ClassifierError, check_mel, expand_to
+from duovox.contracts import ClassifierError, DuovoxError, check_mel, expand_to
 from duovox.mel import unscale_mel
 from duovox.noise import precondition
 from duovox.taps import recording
@@ -150,10 +150,10 @@ class ExternalClassifier(nn.Module):
 
     def _run(self, inputs: Tensor, c_noise: Tensor) -> Tensor:
         if self.modulation is None:
-            return self.logits_of(self.network(inputs))
+            return self.logits_of(call_network(self.network, inputs))
         axes = {tap.name: tap.axes for tap in self.config.taps}
         with self.modulation.applied(self.network, axes, c_noise):
-            return self.logits_of(self.network(inputs))
+            return self.logits_of(call_network(self.network, inputs))
 
     def logits_of(self, output: object) -> Tensor:
         """The logits (B, K) in what the network returned, in float32."""
@@ -173,6 +173,20 @@ class ExternalClassifier(nn.Module):
         with torch.no_grad(), recording(self.network, names) as outputs:
             self.network(self.front_end(silence))
         return {tap.name: outputs[tap.name].shape[tap.axes.index("C")] for tap in self.config.taps}
+
+
+def call_network(network: nn.Module, inputs: Tensor) -> object:
+    """What the network returns. Whatever it raises becomes a `ClassifierError`: it is someone else's and may raise anything."""
+    try:
+        return network(inputs)
+    except DuovoxError:
+        raise
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise ClassifierError(
+            f"the classifier cannot run on an input of shape {tuple(inputs.shape)} ({type(error).__name__}: {first}); "
+            "check what it takes: layout, sizes, sample rate"
+        ) from error
 
 
 def pick_logits(output: object, entry: str = "") -> Tensor:

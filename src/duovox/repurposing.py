@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from duovox.audio import write_whole
 from duovox.bundle import CODE_FILES, read_bundle
 from duovox.classifiers.discovery import Candidate, candidates, choose, resolve
-from duovox.classifiers.external import ExternalClassifier
-from duovox.classifiers.front_end import WaveFrontEnd
+from duovox.classifiers.external import ExternalClassifier, call_network, pick_logits
+from duovox.classifiers.front_end import WaveFrontEnd, build_front_end
 from duovox.classifiers.frozen import fingerprint
 from duovox.classifiers.loading import Loaded, export_bytes
 from duovox.config import ExternalConfig, MelInput, MelScale, Recipe, TapConfig, WaveInput, read_recipe, write_recipe
 from duovox.contracts import ClassifierError, TrainingError
 from duovox.duovox import Duovox, locate
 from duovox.mel import unscale_mel
-from duovox.model import build_external
+from duovox.model import build_external, nearest_stage
 from duovox.training.assemble import assemble
 from duovox.training.checkpoint import write_tensors
 from duovox.training.loop import differences
@@ -111,6 +111,27 @@ class Repurposed:
         write_whole(out / "recipe.toml", write_recipe(recipe).encode(), force=True)
         return out / "recipe.toml"
 
+    def layers_table(self, faulty: bool = False) -> str:
+        """The layers as a Markdown table, those in use marked; `faulty` lists those that cannot be tapped as well, with the reason."""
+        lines = ["| layer | kind | shape | axes | rows, frames a position | values | cost (MMACs) |", "|" + "---|" * 7]
+        for layer in self.layers:
+            mark = "*" if layer.name in self.taps else " "
+            if not layer.fault:
+                stride = f"{'-' if layer.rows == 1 else f'{layer.stride[0]:.3g}'}, {layer.stride[1]:.3g}"
+                shape = " x ".join(map(str, layer.shape))
+                cost = f"{self.cost(layer):.2f}"
+                lines.append(f"| {mark} {layer.name} | {layer.kind} | {shape} | {layer.axes} | {stride} | {layer.values:,} | {cost} |")
+            elif faulty:
+                lines.append(f"| - {layer.name} | {layer.kind} | {layer.fault} | | | | |")
+        return "\n".join(lines)
+
+    def cost(self, layer: Candidate) -> float:
+        """Millions of multiply-accumulates that fusing a layer and its gradient adds to a denoising step, at its nearest stage."""
+        subnet, patch = self.recipe.subnet, self.classifier.config.patch
+        finest = self.recipe.mel.n_mels // patch, self.recipe.mel.frames // patch
+        stage = nearest_stage((layer.rows, layer.columns), finest, len(subnet.widths))
+        return layer.values * (1 + (subnet.gradient_taps != "none")) * subnet.widths[stage] / 1e6
+
     def _only_its_owner_has(self) -> nn.Module | None:
         return self.classifier.network if self.classifier.config.source == "object" else None
 
@@ -162,6 +183,22 @@ def repurpose(
     _fill_bridge(made, vocoder)
     made.code = code
     return Repurposed(finished, made, found, vocoder)
+
+
+def guess_labels(
+    loaded: Loaded, features: MelInput | WaveInput | None, output: str = "", recipe: str | Path = "compact"
+) -> tuple[str, ...]:
+    """Numbers in place of labels, as many as the network has outputs; only to look at its layers."""
+    features = features or loaded.mel_input or loaded.wave_input
+    if features is None:
+        raise ClassifierError("say what the classifier takes: features=...")
+    base, vocoder, scale = _with_vocoder(read_recipe(recipe), features, None)
+    mel_input, wave_input = (features, None) if isinstance(features, MelInput) else (None, features)
+    front_end = build_front_end(base.mel, mel_input, wave_input, copy.deepcopy(vocoder))
+    silence = torch.full((1, 1, base.mel.n_mels, base.mel.frames), scale.shift)
+    with torch.no_grad():
+        logits = pick_logits(call_network(_copy(loaded.network.eval()), front_end(silence)), output)
+    return tuple(str(number) for number in range(logits.shape[-1]))
 
 
 def _copy(network: object) -> nn.Module:
