@@ -482,16 +482,14 @@ def read_input(text: str) -> MelInput | WaveInput:
     Raises `ConfigError`.
     """
     kind, *rest = text.split(":")
-    layout = {"layout": part for part in rest if not part.isdigit()}
-    rate = int(next((part for part in rest if part.isdigit()), 16000))
-    if kind == "mel" and len(rest) == len(layout):
+    layout: dict[str, Any] = {"layout": rest.pop(0)} if rest and not rest[0].isdigit() else {}
+    if kind == "mel" and not rest:
         return from_dict(MelInput, layout)
-    if kind == "wave" and len(rest) <= 2:
+    if kind == "wave" and (not rest or (len(rest) == 1 and rest[0].isdigit())):
+        rate = int(rest[0]) if rest else 16000
         return from_dict(WaveInput, {"sample_rate": rate, "samples": rate, **layout})
     if not text.endswith(".toml"):
-        raise ConfigError(
-            f"{text!r} does not say what the classifier takes; write mel, wave, wave:B1S:8000, or give the path of a .toml file"
-        )
+        raise ConfigError(f"{text!r} does not say what the classifier takes; write mel, wave, wave:B1S:8000, or the path of a .toml file")
     try:
         data = tomllib.loads(Path(text).read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
