@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from duovox.bundle import Bundle, BundleConfig, read_bundle
+from duovox.classifiers.loading import needs
 from duovox.config import Recipe, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError
 from duovox.costs import count_costs, parameters
@@ -73,6 +74,7 @@ def _bundle_facts(config: BundleConfig) -> dict[str, Any]:
         "bundle": config.digest,
         "labels": list(config.labels),
         "recipe": config.recipe.name,
+        **({"to load it": needs(config.recipe.external)} if config.recipe.external else {}),
         "revision": config.revision,
         "origin": config.origin,
         "scores": config.scores,

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from duovox.bundle import FORMAT, Bundle, BundleConfig, git_revision
 from duovox.classifiers.frozen import fingerprint
-from duovox.config import Recipe
+from duovox.classifiers.loading import needs
+from duovox.config import ExternalConfig, Recipe
 from duovox.contracts import BundleError
 from duovox.model import build_model
 from duovox.training.loop import differences
@@ -44,8 +45,20 @@ def assemble(
         vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
         vocoder.load_state_dict(vocoder_tensors, strict=True)
     origin = {part: {key: run[key] for key in ("step", "seconds", "clips", "data")} for part, run in runs.items()}
+    card = card or (external_card(recipe.external) if recipe.external else "")
     config = BundleConfig(FORMAT, tuple(facts["labels"]), recipe, scale_of(facts), git_revision(), origin, scores or {})
     return Bundle(config, model, vocoder, card)
+
+
+def external_card(external: ExternalConfig) -> str:
+    """A model card that says what the bundle of someone else's classifier is, and what it takes to open it."""
+    state = "a copy fine-tuned on noise" if external.conditioned else "used as it came; it never met noise"
+    taps = ", ".join(tap.name for tap in external.taps) or "its input alone"
+    return (
+        f"# A classifier made elsewhere that speaks: {', '.join(external.labels)}\n\n"
+        f"Made with duovox from {external.entry or f'a module ({external.source})'} ({state}). Tapped layers: {taps}.\n\n"
+        f"To load it again, {needs(external)}. Generated speech is synthetic: say so where you use it.\n"
+    )
 
 
 def _part_of(out: Path, part: Part | Literal["original"], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor]]:

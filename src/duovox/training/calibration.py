@@ -22,8 +22,9 @@ from duovox.noise import add_noise
 CALIBRATION_SIGMAS = (0.01, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 80.0)
 """Noise levels at which temperatures are fitted."""
 
-LOWEST, HIGHEST = 0.05, 100.0
-"""Temperatures are sought in this range: above it the guidance is none, below it a step function."""
+LOWEST, HIGHEST = 0.5, 100.0
+"""Temperatures are sought in this range. Above it the guidance is none; far below 1 only a split without a single error asks to go,
+and that says little."""
 
 
 @dataclass(frozen=True)
