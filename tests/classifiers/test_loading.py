@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from duovox.classifiers import loading
+from duovox.classifiers import exported, hugging_face
 from duovox.classifiers.frozen import FrozenClassifier, fingerprint
 from duovox.classifiers.loading import export_bytes, load_network, needs, rebuild_network
 from duovox.config import ExternalConfig, MelInput, WaveInput
@@ -512,8 +512,8 @@ def test_a_program_with_other_logits_is_none(monkeypatch: pytest.MonkeyPatch) ->
     other = Net().eval()
     with torch.no_grad():
         other.head.bias += 0.01
-    export = loading._export
-    monkeypatch.setattr(loading, "_export", lambda network, inputs, taps: export(other, inputs, taps))
+    export = exported._export
+    monkeypatch.setattr(exported, "_export", lambda network, inputs, taps: export(other, inputs, taps))
     assert export_bytes(Net(), PROBE) is None
 
 
@@ -536,7 +536,7 @@ def write_model(folder: Path, name: str) -> nn.Module:
         position = {"num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}
         config = transformers.Wav2Vec2Config(**small, **sizes, **convolutions, **position)
         network, extractor = transformers.Wav2Vec2ForSequenceClassification(config), transformers.Wav2Vec2FeatureExtractor()
-    with loading._quiet():
+    with hugging_face._quiet():
         network.save_pretrained(folder)
         extractor.save_pretrained(folder)
     return network.eval()
