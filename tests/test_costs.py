@@ -65,3 +65,10 @@ def test_gradient_taps_cost_about_one_forward_more(tiny_recipe: Recipe, make_mod
         subnet = gmacs(lambda: plain.subnet(taps, torch.zeros(1)))
     assert costs.unconditional_gmacs == pytest.approx(costs.classifier_gmacs + subnet)
     assert costs.guided_gmacs == pytest.approx(2 * costs.classifier_gmacs + subnet, rel=0.05)
+
+
+def test_guidance_at_the_estimate_costs_the_subnet_and_the_classifier_again(tiny_model: GenerativeClassifier) -> None:
+    """One more forward at the estimate, and a backward through all three: estimate, subnet, classifier."""
+    costs = count_costs(tiny_model, "estimate")
+    subnet = costs.unconditional_gmacs - 2 * costs.classifier_gmacs
+    assert costs.guided_gmacs == pytest.approx(5 * costs.classifier_gmacs + 2 * subnet, rel=0.1)

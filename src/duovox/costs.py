@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from duovox.model import GenerativeClassifier, LabelledDenoiser
+from duovox.model import GenerativeClassifier, GuideAt, LabelledDenoiser
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ def gmacs(run: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def count_costs(model: GenerativeClassifier) -> Costs:
-    """Count one clip's evaluation."""
+def count_costs(model: GenerativeClassifier, guide_at: GuideAt = "noised") -> Costs:
+    """Count one clip's evaluation, guided where `guide_at` says."""
     noised = torch.zeros(1, 1, model.mel.n_mels, model.mel.frames)
     sigma, label = torch.ones(1), torch.zeros(1, dtype=torch.long)
     return Costs(
@@ -49,5 +49,5 @@ def count_costs(model: GenerativeClassifier) -> Costs:
         parameters(model.subnet),
         gmacs(lambda: model.classifier(noised, sigma)),
         gmacs(lambda: model(noised, sigma)),
-        gmacs(lambda: LabelledDenoiser(model, label).with_label_gradient(noised, sigma)),
+        gmacs(lambda: LabelledDenoiser(model, label, guide_at).with_label_gradient(noised, sigma)),
     )

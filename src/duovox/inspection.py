@@ -13,7 +13,7 @@ from duovox.config import Recipe, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError
 from duovox.costs import count_costs, parameters
 from duovox.duovox import locate
-from duovox.model import GenerativeClassifier, build_classifier, build_model
+from duovox.model import GenerativeClassifier, GuideAt, build_classifier, build_model
 from duovox.training.classifier import REPORT_SIGMAS, accuracy_by_sigma
 from duovox.training.start import features_for
 from duovox.vocoder.istft_net import ISTFTNet
@@ -37,11 +37,11 @@ def describe(what: str, data: Path | None = None, trust_code: bool = False) -> d
             "recipe": recipe.name,
             "about": recipe.about,
             "labels": 10,
-            **_costs(model, ISTFTNet(recipe.vocoder, recipe.mel)),
+            **_costs(model, ISTFTNet(recipe.vocoder, recipe.mel), recipe.sample.guide_at),
             "settings": to_dict(recipe),
         }
     bundle = _open(what, trust_code)
-    facts = _bundle_facts(bundle.config) | _costs(bundle.model, bundle.vocoder)
+    facts = _bundle_facts(bundle.config) | _costs(bundle.model, bundle.vocoder, bundle.config.recipe.sample.guide_at)
     if data is not None:
         config = bundle.config
         features = features_for(config.recipe, data)
@@ -82,8 +82,8 @@ def _bundle_facts(config: BundleConfig) -> dict[str, Any]:
     }
 
 
-def _costs(model: GenerativeClassifier, vocoder: ISTFTNet | None) -> dict[str, Any]:
-    costs = count_costs(model)
+def _costs(model: GenerativeClassifier, vocoder: ISTFTNet | None, guide_at: GuideAt) -> dict[str, Any]:
+    costs = count_costs(model, guide_at)
     return {
         "parameters": {
             "classifier (frozen)": costs.classifier_parameters,
