@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from duovox.classifiers import exported, hugging_face
+from duovox.classifiers import exported as programs
+from duovox.classifiers import hugging_face
 from duovox.classifiers.frozen import FrozenClassifier, fingerprint
 from duovox.classifiers.loading import export_bytes, load_network, needs, rebuild_network
 from duovox.config import ExternalConfig, MelInput, WaveInput
@@ -512,8 +513,8 @@ def test_a_program_with_other_logits_is_none(monkeypatch: pytest.MonkeyPatch) ->
     other = Net().eval()
     with torch.no_grad():
         other.head.bias += 0.01
-    export = exported._export
-    monkeypatch.setattr(exported, "_export", lambda network, inputs, taps: export(other, inputs, taps))
+    export = programs._export
+    monkeypatch.setattr(programs, "_export", lambda network, inputs, taps: export(other, inputs, taps))
     assert export_bytes(Net(), PROBE) is None
 
 
