@@ -6,13 +6,17 @@ import ast
 import dataclasses
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
-from duovox import Duovox
+from duovox import Duovox, repurposing
 from duovox.bundle import Bundle
 from duovox.cli import main
+from duovox.config import MelConfig, Recipe, SampleConfig
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -33,7 +37,7 @@ def commands() -> list[tuple[str, ...]]:
 
 
 def test_the_readme_shows_commands() -> None:
-    assert {words[0] for words in commands()} >= {"generate", "classify", "data", "train", "bundle"}
+    assert {words[0] for words in commands()} >= {"generate", "classify", "data", "train", "bundle", "taps", "repurpose", "calibrate"}
 
 
 @pytest.mark.parametrize("words", sorted(set(commands())), ids=" ".join)
@@ -57,8 +61,23 @@ def test_the_options_of_the_training_comment_exist(capsys: pytest.CaptureFixture
         assert option in text
 
 
+@pytest.fixture
+def classifier_and_words(tiny_words: Path, tiny_recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the current folder `classifier.pt2`, which hears a second at 8 kHz, and `words`; a tiny recipe for it."""
+    network = nn.Sequential(nn.Conv1d(1, 4, 80, 40), nn.ReLU(), nn.Conv1d(4, 8, 4, 4), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten())
+    network.append(nn.Linear(8, 3))
+    shapes = ({0: torch.export.Dim("batch")},)
+    torch.export.save(torch.export.export(network.eval(), (torch.zeros(2, 1, 8000),), dynamic_shapes=shapes), tmp_path / "classifier.pt2")
+    for tone, word in (("high", "yes"), ("low", "no"), ("mid", "stop")):
+        shutil.copytree(tiny_words / tone, tmp_path / "words" / word)
+    recipe = dataclasses.replace(tiny_recipe, mel=MelConfig(), sample=SampleConfig(steps=2, gamma=0.3))
+    monkeypatch.setattr(repurposing, "read_recipe", lambda name: recipe)
+
+
+@pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning")
+@pytest.mark.usefixtures("classifier_and_words")
 def test_the_python_runs(tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """As it stands, with a tiny bundle in the place of the one in the package."""
+    """As it stands, with a tiny bundle in the place of the one in the package, and a tiny recipe."""
     config = dataclasses.replace(tiny_bundle.config, labels=("one", "two", "three"))
     voice = Duovox(dataclasses.replace(tiny_bundle, config=config))
     monkeypatch.setattr(Duovox, "from_pretrained", lambda source="sc06": voice)
@@ -67,7 +86,7 @@ def test_the_python_runs(tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytes
     assert blocks
     for block in blocks:
         exec(compile(ast.parse(block), "README.md", "exec"), {})
-    assert (tmp_path / "three.wav").is_file()
+    assert (tmp_path / "three.wav").is_file() and (tmp_path / "stop.wav").is_file()
     assert "'three': " in capsys.readouterr().out
 
 
