@@ -19,8 +19,9 @@ from torch import Tensor
 
 from duovox import bundle as module
 from duovox.bundle import Bundle, git_revision, read_bundle, write_bundle
+from duovox.config import Calibration
 from duovox.contracts import BundleError, OutputError
-from duovox.duovox import Duovox
+from duovox.duovox import Duovox, locate
 from duovox.vocoder.istft_net import ISTFTNet
 
 
@@ -108,6 +109,25 @@ def test_a_bundle_without_a_vocoder(tiny_bundle: Bundle, tmp_path: Path) -> None
     read = read_bundle(tmp_path / "b")
     assert read.vocoder is None and read.card == ""
     assert not (tmp_path / "b" / "vocoder.safetensors").exists()
+
+
+def test_the_format_before_is_still_read(copy: Path, tiny_bundle: Bundle) -> None:
+    """It had no calibration, no classifiers of others and no place of guidance; the bundle in the package has it."""
+    packaged = json.loads((locate("sc06") / "config.json").read_text())
+    assert packaged["format"] == 1 and "calibration" not in packaged and "guide_at" not in packaged["recipe"]["sample"]
+    read = read_bundle(locate("sc06"))
+    assert read.config.format == 1 and read.config.labels == tuple(packaged["labels"]) and read.model.classifier.unchanged()
+    assert read.model.calibration == Calibration() and read.config.recipe.sample.guide_at == "noised"
+
+    def age(config: dict[str, Any]) -> None:
+        config["format"] = 1
+        del config["calibration"], config["recipe"]["sample"]["guide_at"]
+
+    change_config(copy, age)
+    before = read_bundle(copy)
+    assert all(torch.equal(value, states(before)[name]) for name, value in states(read_bundle(copy)).items())
+    assert dataclasses.replace(before.config, digests={}, format=2) == tiny_bundle.config
+    assert write_bundle(before, copy, force=True).format == 2
 
 
 # damage

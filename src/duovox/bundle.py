@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.loading import rebuild_network
 from duovox.config import Calibration, MelConfig, MelScale, Recipe, from_dict, to_dict, to_json
-from duovox.contracts import BundleError, ConfigError, OutputError
-from duovox.model import AnyClassifier, GenerativeClassifier, build_classifier, build_external, build_model
+from duovox.contracts import BundleError, ConfigError, DuovoxError, OutputError
+from duovox.model import GenerativeClassifier, build_classifier, build_external, build_model
 from duovox.vocoder.istft_net import ISTFTNet
 
 FORMAT = 2
@@ -89,10 +89,10 @@ def read_bundle(folder: str | Path, *, network: nn.Module | None = None, trust_c
     """
     folder = Path(folder)
     config = _read_config(folder)
-    model = build_model(config.recipe, _empty_classifier(folder, config, network, trust_code))
+    model = _empty_model(folder, config, network, trust_code)
     tensors, _ = _read_tensors(folder, "model.safetensors", config)
     parts: dict[str, nn.Module] = {"classifier": model.classifier.network, "subnet": model.subnet}
-    _fill(parts, tensors, folder / "model.safetensors")
+    _fill(parts, tensors, folder / "model.safetensors", "classifier" if config.recipe.external else "")
     model.classifier.freeze()
     vocoder = None
     if "vocoder.safetensors" in config.digests:
@@ -100,18 +100,24 @@ def read_bundle(folder: str | Path, *, network: nn.Module | None = None, trust_c
     return Bundle(config, model.eval().requires_grad_(False), vocoder, _read_card(folder))
 
 
-def _empty_classifier(folder: Path, config: BundleConfig, network: nn.Module | None, trust_code: bool) -> AnyClassifier:
-    """The bundle's classifier before its weights are filled in."""
+def _empty_model(folder: Path, config: BundleConfig, network: nn.Module | None, trust_code: bool) -> GenerativeClassifier:
+    """The bundle's model before its weights are filled in."""
     external = config.recipe.external
     if external is None:
-        return build_classifier(config.recipe, len(config.labels))
+        return build_model(config.recipe, build_classifier(config.recipe, len(config.labels)))
     file = CODE_FILES.get(external.source)
-    if file and network is None:
-        _read_checked(folder, file, config)
-    rebuilt = rebuild_network(external, None, folder / file if file else None, trust_code) if network is None else copy.deepcopy(network)
-    classifier = build_external(config.recipe, rebuilt, config.mel_scale)
-    classifier.code = (folder / file).read_bytes() if file else None
-    return classifier
+    code = _read_checked(folder, file, config) if file else None
+    rebuilt = rebuild_network(external, None, code, trust_code) if network is None else network
+    try:
+        rebuilt = rebuilt if network is None else copy.deepcopy(network).cpu()
+        classifier = build_external(config.recipe, rebuilt.eval(), config.mel_scale)
+        classifier.code = code.read_bytes() if code else None
+        return build_model(config.recipe, classifier)
+    except DuovoxError:
+        raise
+    except Exception as error:  # the network may be any
+        first = next(iter(str(error).splitlines()), "")
+        raise BundleError(f"the classifier is not the one of the bundle {folder} ({type(error).__name__}: {first})") from error
 
 
 def _read_config(folder: Path) -> BundleConfig:
@@ -173,8 +179,9 @@ def _read_tensors(folder: Path, name: str, config: BundleConfig) -> tuple[dict[s
         raise BundleError(f"{path} cannot be read: {error}") from None
 
 
-def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load tensors named `<part>.<name>` into the parts, each exactly once; anything missing, extra or misshapen is an error."""
+def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], path: Path, exact: str = "") -> None:
+    """Load tensors named `<part>.<name>` into the parts, each exactly once; anything missing, extra or misshapen is an error, and so
+    is what is not finite, but for the part `exact`."""
     wanted = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
     missing, extra = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     if missing or extra:
@@ -187,7 +194,7 @@ def _fill(parts: Mapping[str, nn.Module], tensors: Mapping[str, Tensor], path: P
             raise BundleError(f"{path}: tensor {name!r} holds {tensors[name].dtype}, its recipe needs {value.dtype}")
         if value.shape != tensors[name].shape:
             raise BundleError(f"{path}: tensor {name!r} has shape {tuple(tensors[name].shape)}, its recipe needs {tuple(value.shape)}")
-        if not tensors[name].isfinite().all():
+        if not (tensors[name].isfinite().all() or (exact and name.startswith(f"{exact}."))):  # a mask may be infinite
             raise BundleError(f"{path}: tensor {name!r} holds values that are not finite")
     with torch.no_grad():
         for name, value in wanted.items():
@@ -269,7 +276,7 @@ def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str], exac
         for name, value in module.state_dict().items()
     }
     for name, value in tensors.items():
-        if not value.isfinite().all():
+        if not (value.isfinite().all() or (exact and name.startswith(f"{exact}."))):  # a mask of someone else's may be infinite
             raise BundleError(f"tensor {name!r} holds values that float16 cannot hold; the training went wrong")
     return save(tensors, metadata or None)
 

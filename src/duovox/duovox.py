@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from duovox.audio import as_wave, fit_length, read_audio
-from duovox.bundle import Bundle, BundleConfig, read_bundle, write_bundle
+from duovox.bundle import FILES, Bundle, BundleConfig, read_bundle, write_bundle
 from duovox.classifiers.encoder import log_probabilities
 from duovox.classifiers.external import ExternalClassifier
 from duovox.config import SampleConfig
@@ -271,6 +271,6 @@ def _fetch_from_hub(source: str) -> Path:
     except ImportError:
         raise BundleError(f"no folder {source}; to fetch it from the hub: pip install 'duovox[hub]'") from None
     try:
-        return Path(snapshot_download(source, allow_patterns=["config.json", "*.safetensors", "README.md"]))
+        return Path(snapshot_download(source, allow_patterns=list(FILES)))
     except Exception as error:  # the hub client raises many kinds; each means that there is no bundle to open
         raise BundleError(f"no folder {source}, and the hub did not give it: {str(error).splitlines()[0]}") from None

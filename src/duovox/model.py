@@ -5,6 +5,7 @@ Takes settings and (optionally) a trained classifier; gives `GenerativeClassifie
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -134,9 +135,9 @@ def tap_shapes(
     classifier: nn.Module, names: tuple[str, ...], mel: MelConfig, stages: int, axes: tuple[str, ...] | None = None
 ) -> tuple[tuple[TapShape, ...], int]:
     """The shape of every tap, found by running the classifier once on silence, and how many mel rows a row of the first covers."""
-    parameter = next(classifier.parameters())
-    silence = torch.zeros(1, 1, mel.n_mels, mel.frames, device=parameter.device)
-    taps = read_taps(classifier, names, silence, torch.ones(1, device=parameter.device), gradients=False, axes=axes)
+    device = next(itertools.chain(classifier.parameters(), classifier.buffers())).device  # a frozen program has no parameters
+    silence = torch.zeros(1, 1, mel.n_mels, mel.frames, device=device)
+    taps = read_taps(classifier, names, silence, torch.ones(1, device=device), gradients=False, axes=axes)
     sizes = [(a.shape[2], a.shape[3]) for a in taps.activations]
     shapes = zip(taps.activations, place_taps(sizes, stages), strict=True)
     return tuple(TapShape(a.shape[1], a.shape[2], a.shape[3], stage) for a, stage in shapes), mel.n_mels // sizes[0][0]

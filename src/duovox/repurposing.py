@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from duovox.classifiers.front_end import WaveFrontEnd, build_front_end
 from duovox.classifiers.frozen import fingerprint
 from duovox.classifiers.loading import Loaded, export_bytes
 from duovox.config import ExternalConfig, MelInput, MelScale, Recipe, TapConfig, WaveInput, read_recipe, write_recipe
-from duovox.contracts import ClassifierError, TrainingError
+from duovox.contracts import ClassifierError, ConfigError, TrainingError
 from duovox.duovox import Duovox, locate
 from duovox.mel import unscale_mel
 from duovox.model import build_external, nearest_stage
@@ -62,8 +63,8 @@ class Repurposed:
     ) -> Duovox:
         """Train on a feature folder into run folders below `out`: for a noise-conditioned copy its fine-tuning, then the subnet.
 
-        Gives the speaking model, its temperatures fitted. `time_budget` is in seconds, for each of the trainings. Raises what
-        `start_training` and `assemble` raise.
+        Gives the speaking model, its temperatures fitted where the data has clips to fit and to measure them on. `time_budget` is in
+        seconds, for each of the trainings. Raises what `start_training` and `assemble` raise, and `TrainingError` after a stop signal.
         """
         data, out = Path(data), Path(out)
         recipe = self.recipe
@@ -74,9 +75,15 @@ class Repurposed:
         for part in ("classifier", "subnet") if self.classifier.config.conditioned else ("subnet",):
             go_on = resume or (part == "classifier" and (out / part).exists())
             options = {"time_budget": time_budget, "device": device, "precision": precision, "network": network}
-            start_training(part, recipe, data, out, resume=go_on, **options)  # type: ignore[arg-type]
+            started = time.monotonic()
+            outcome = start_training(part, recipe, data, out, resume=go_on, **options)  # type: ignore[arg-type]
+            if not outcome.complete and time.monotonic() - started < time_budget:
+                total = getattr(recipe, f"train_{part}").updates
+                raise TrainingError(f"the training of the {part} was stopped at step {outcome.step} of {total}; go on with resume=True")
         voice = Duovox(assemble(out, recipe, network=network, vocoder=self.vocoder))
-        voice.calibrate(data)
+        features = features_for(recipe, data)
+        if all(len(features.indices(split)) for split in ("validation", "test")):
+            voice.calibrate(data)
         return voice
 
     def write(self, data: str | Path, out: str | Path, recipe: Recipe | None = None) -> Path:
@@ -136,6 +143,7 @@ class Repurposed:
         return self.classifier.network if self.classifier.config.source == "object" else None
 
 
+@torch.random.fork_rng(devices=[])
 def repurpose(
     classifier: nn.Module | Loaded,
     labels: Sequence[str] | None = None,
@@ -155,14 +163,19 @@ def repurpose(
     copy fine-tuned on noise before the subnet is trained. `vocoder` replaces the package's, for another mel than its own.
     Raises `ClassifierError` and `ConfigError`, naming the layer where there is one.
     """
+    torch.default_generator.manual_seed(0)  # what is drawn here is the same in every process, or no run could go on in another
     loaded = classifier if isinstance(classifier, Loaded) else None
-    network = _copy(loaded.network.eval() if loaded else classifier)
+    network = _copy(classifier)
     labels = labels or (loaded.labels if loaded else None) or ()
     features = features or (loaded and (loaded.mel_input or loaded.wave_input)) or None
     if not labels or features is None:
         raise ClassifierError(
             f"say {'the labels, in the order of the outputs' if not labels else 'what the classifier takes: features=...'}"
         )
+    if not isinstance(features, MelInput | WaveInput):
+        raise ClassifierError(f"features must be a duovox.MelInput or a duovox.WaveInput, not a {type(features).__name__}")
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise ConfigError(f"labels must be a list of texts, not {labels!r}")
     external = ExternalConfig(
         labels=tuple(labels),
         source=loaded.source if loaded else "object",
@@ -197,17 +210,26 @@ def guess_labels(
     front_end = build_front_end(base.mel, mel_input, wave_input, copy.deepcopy(vocoder))
     silence = torch.full((1, 1, base.mel.n_mels, base.mel.frames), scale.shift)
     with torch.no_grad():
-        logits = pick_logits(call_network(_copy(loaded.network.eval()), front_end(silence)), output)
+        logits = pick_logits(call_network(_copy(loaded), front_end(silence)), output)
     return tuple(str(number) for number in range(logits.shape[-1]))
 
 
-def _copy(network: object) -> nn.Module:
-    """A copy of the network in eval mode, on the CPU. Raises `ClassifierError` for what cannot be frozen."""
+def _copy(given: object) -> nn.Module:
+    """A copy of the network in eval mode, on the CPU; that of a module must be in this mode already, where it matters.
+
+    Raises `ClassifierError` for what cannot be frozen.
+    """
+    network = given.network if isinstance(given, Loaded) else given
     if not isinstance(network, nn.Module):
         raise ClassifierError(f"expected a torch.nn.Module, got {type(network).__name__}; duovox.load_network opens files and functions")
+    if isinstance(network, torch.jit.ScriptModule):
+        raise ClassifierError("a TorchScript program must be given as its file: repurpose(duovox.load_network(file), ...)")
     for name, layer in network.named_modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and (layer.training or layer.running_mean is None):
-            why = "is in train mode; call eval() on the classifier first" if layer.training else "keeps no running statistics"
+        if not isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            continue
+        training = layer.training and not isinstance(given, Loaded)
+        if training or layer.running_mean is None:
+            why = "is in train mode; call eval() on the classifier first" if training else "keeps no running statistics"
             raise ClassifierError(
                 f"layer {name!r} ({type(layer).__name__}) {why}: one clip's logits would depend on the others in its batch"
             )
@@ -215,11 +237,16 @@ def _copy(network: object) -> nn.Module:
     if len(devices) > 1 or "meta" in devices:
         places = ", ".join(f"{name!r} on {device}" for device, name in devices.items())
         raise ClassifierError(f"the classifier's tensors must lie on one device ({places}); move it with .to('cpu')")
+    strange = [name for name, value in network.state_dict().items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ClassifierError(f"the classifier's state {strange[0]!r} is no tensor, and no file of tensors can hold it")
     try:
-        return copy.deepcopy(network).cpu().eval()
+        with torch.no_grad():  # else the tensors of a copied TorchScript program are no leaves
+            return copy.deepcopy(network).cpu().eval()
     except Exception as error:  # a module may hold anything
+        first = next(iter(str(error).splitlines()), "")
         raise ClassifierError(
-            f"the classifier cannot be copied ({type(error).__name__}: {error}); give it without what cannot be"
+            f"the classifier cannot be copied ({type(error).__name__}: {first}); give it without what cannot be"
         ) from None
 
 
@@ -235,6 +262,7 @@ def _with_vocoder(base: Recipe, features: MelInput | WaveInput, vocoder: ISTFTNe
         raise ClassifierError(f"the package's vocoder is for another mel than that of recipe {base.name}; give one with vocoder=...")
     if vocoder is not None:
         vocoder.check(base.mel, f"recipe {base.name}")
+        vocoder = copy.deepcopy(vocoder).cpu().eval().requires_grad_(False)
     return (base if vocoder is None else replace(base, vocoder=vocoder.config)), vocoder, packaged.config.mel_scale
 
 
@@ -249,7 +277,12 @@ def _find_taps(
     classifier: ExternalClassifier, taps: Sequence[str | TapConfig] | None
 ) -> tuple[tuple[Candidate, ...], tuple[TapConfig, ...]]:
     found = candidates(classifier)
-    return tuple(found), choose(found) if taps is None else resolve(found, taps)
+    chosen = choose(found) if taps is None else resolve(found, taps)
+    axes = {layer.name: layer.axes for layer in found}
+    for tap in chosen:
+        if len(tap.axes) != len(axes[tap.name]):
+            raise ClassifierError(f"layer {tap.name!r} has {len(axes[tap.name])} axes ({axes[tap.name]}), but the tap names {tap.axes}")
+    return tuple(found), chosen
 
 
 def _example(classifier: ExternalClassifier) -> Tensor:
@@ -262,11 +295,12 @@ def _example(classifier: ExternalClassifier) -> Tensor:
 
 def _with_classifier(base: Recipe, external: ExternalConfig) -> Recipe:
     """The recipe around someone else's classifier: it is asked for labels where it can be believed, and tuned, if at all, gently."""
+    training = base.train_classifier
     return replace(
         base,
         name=f"{base.name}-{'tuned' if external.conditioned else 'as-is'}",
         about=f"A classifier made elsewhere ({external.entry or external.source}), after the recipe {base.name}.",
         external=external,
         sample=replace(base.sample, guide_at="noised" if external.conditioned else "estimate"),
-        train_classifier=replace(base.train_classifier, rate=base.train_classifier.rate / 4, updates=base.train_classifier.updates // 2),
+        train_classifier=replace(training, rate=training.rate / 4, updates=(training.updates + 1) // 2),
     )

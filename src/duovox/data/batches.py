@@ -49,9 +49,12 @@ class Batches:
         return self._indices[picked]
 
 
-def in_order(features: Features, split: str, batch: int) -> Iterator[Batch]:
-    """One pass over a split, in the order of the features; the last batch may be short. Raises `DataError` as `Batches` does."""
+def in_order(features: Features, split: str, batch: int, limit: int | None = None) -> Iterator[Batch]:
+    """One pass over a split, in the order of the features; the last batch may be short. With a `limit`, over at most so many clips,
+    evenly taken. Raises `DataError` as `Batches` does."""
     indices = _filled(features, split)
+    if limit is not None:
+        indices = indices[:: -(-len(indices) // limit)]
     for start in range(0, len(indices), batch):
         yield gather(features, indices[start : start + batch])
 

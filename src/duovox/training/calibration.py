@@ -72,14 +72,13 @@ def collect_logits(
     device = next(model.subnet.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     logits, labels = [], []
-    stride = max(1, len(features.indices(split)) // limit)
-    for batch in in_order(features, split, 128):
-        clean, level = scale_mel(batch.log_mel[::stride].to(device), scale), torch.full((len(batch.label[::stride]),), sigma, device=device)
+    for batch in in_order(features, split, 128, limit):
+        clean, level = scale_mel(batch.log_mel.to(device), scale), torch.full((len(batch.label),), sigma, device=device)
         noised = add_noise(clean, level, generator)
         if guide_at == "estimate":
             noised, level = model(noised, level), torch.full_like(level, model.noise.sigma_min)
         logits.append(model.classifier(noised, level).cpu())
-        labels.append(batch.label[::stride])
+        labels.append(batch.label)
     return torch.cat(logits), torch.cat(labels)
 
 

@@ -159,9 +159,9 @@ def _require_finite(losses: dict[str, float], step: int, part: str, checkpoint: 
 
 
 def _not_finite(modules: Mapping[str, nn.Module]) -> dict[str, float]:
-    """The tensors of the modules that hold a number that is not finite, as {name: nan}."""
-    state = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
-    return {name: math.nan for name, value in state.items() if not value.isfinite().all()}
+    """The parameters of the modules that hold a number that is not finite, as {name: nan}; a buffer may be an infinite mask."""
+    learned = {f"{name}.{key}": value for name, module in modules.items() for key, value in module.named_parameters()}
+    return {name: math.nan for name, value in learned.items() if not value.isfinite().all()}
 
 
 class Run:

@@ -117,7 +117,7 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
     needed = {
         "original": (*common, "external"),
         "classifier": classifier,
-        "subnet": (*classifier, "subnet", "train_subnet"),
+        "subnet": (*classifier, "unet" if recipe.unet else "subnet", "train_subnet"),
         "vocoder": ("mel", "vocoder", "train_vocoder"),
         "judge": ("train_judge",),
     }[part]
@@ -140,6 +140,10 @@ def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module |
         )
     classifier = load_classifier(out / "original", recipe, features, network)
     assert isinstance(classifier, ExternalClassifier)
+    parameters = [parameter for parameter in classifier.network.parameters() if parameter.is_floating_point()]
+    if not any(parameter.requires_grad for parameter in parameters):  # its owner had frozen it
+        for parameter in parameters:
+            parameter.requires_grad_()
     return classifier
 
 
@@ -179,7 +183,7 @@ def fill_classifier(
     file = CODE_FILES.get(recipe.external.source)
     code = folder.parent / "original" / file if file else None
     rebuilt = rebuild_network(recipe.external, None, code, trust_code=True) if network is None else copy.deepcopy(network)
-    classifier = build_external(recipe, rebuilt, scale)
+    classifier = build_external(recipe, rebuilt.eval(), scale)
     classifier.load_state_dict(tensors, strict=True)
     classifier.code = code.read_bytes() if code else None
     return classifier
