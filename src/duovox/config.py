@@ -273,6 +273,28 @@ class SubnetConfig:
 
 
 @dataclass(frozen=True)
+class UNetConfig:
+    """The baseline score model: a way down like the classifier's (`EncoderConfig`) and a way up of widths `up_widths`."""
+
+    patch: int = 2
+    widths: tuple[int, ...] = (64, 96, 128, 160)
+    up_widths: tuple[int, ...] = (64, 96, 128, 160)
+    blocks: int = 2
+    bottleneck_blocks: int = 2
+    embedding: int = 256
+    group_size: int = 16
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("unet", self, positive="patch widths up_widths blocks bottleneck_blocks embedding group_size")
+        _require(
+            0 < len(self.widths) == len(self.up_widths),
+            f"unet.widths {self.widths} and up_widths {self.up_widths} must have as many entries, at least one",
+        )
+        _require(0 <= self.dropout < 1, f"unet.dropout must lie in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
 class VocoderConfig:
     """The neural vocoder: ConvNeXt blocks at the frame rate and an inverse-STFT head (Vocos, arXiv 2306.00814) on a voice source.
 
@@ -367,7 +389,8 @@ class SampleConfig:
 class Recipe:
     """Everything that decides a model: features, noise, networks, trainings and default sampling.
 
-    Where `external` is given, the classifier is someone else's, and `classifier` says nothing.
+    Where `external` is given, the classifier is someone else's, and `classifier` says nothing. With `score_model` "unet" the
+    baseline `unet` takes the place of the Score Subnet (and is trained as the part `subnet`), and the classifier only guides.
     """
 
     name: str
@@ -377,6 +400,8 @@ class Recipe:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     classifier: EncoderConfig = field(default_factory=EncoderConfig)
     external: ExternalConfig | None = None
+    score_model: Literal["subnet", "unet"] = "subnet"
+    unet: UNetConfig = field(default_factory=UNetConfig)
     subnet: SubnetConfig = field(default_factory=SubnetConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -389,14 +414,19 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check("recipe", self)
-        stride = (self.external or self.classifier).patch * 2 ** (len(self.subnet.widths) - 1)
         _require(
             self.external is not None or len(self.subnet.widths) == len(self.classifier.widths),
             "recipe: subnet.widths and classifier.widths must have one entry per stage each",
         )
+        self._check_stride("decoder", (self.external or self.classifier).patch, len(self.subnet.widths))
+        if self.score_model == "unet":
+            self._check_stride("U-Net", self.unet.patch, len(self.unet.widths))
+
+    def _check_stride(self, what: str, patch: int, stages: int) -> None:
+        stride = patch * 2 ** (stages - 1)
         _require(
             self.mel.n_mels % stride == 0 and self.mel.frames % stride == 0,
-            f"recipe: mel of {self.mel.n_mels} x {self.mel.frames} is not divisible by the decoder's total stride {stride}",
+            f"recipe: mel of {self.mel.n_mels} x {self.mel.frames} is not divisible by the {what}'s total stride {stride}",
         )
 
 

@@ -14,11 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from duovox.baselines.unet import UNet
 from duovox.classifiers.encoder import EncoderClassifier
 from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.front_end import build_front_end
 from duovox.classifiers.frozen import FrozenClassifier
-from duovox.config import Calibration, MelConfig, MelScale, NoiseConfig, Recipe, SubnetConfig
+from duovox.config import Calibration, MelConfig, MelScale, NoiseConfig, Recipe, SubnetConfig, UNetConfig
 from duovox.contracts import expand_to
 from duovox.noise import precondition
 from duovox.scoresubnet import ScoreSubnet, TapShape
@@ -49,7 +50,8 @@ class GenerativeClassifier(nn.Module):
         self.tap_names, self.tap_axes, self.mel, self.noise = tap_names, tap_axes, mel, noise
         self.calibration = Calibration()
         shapes, patch = tap_shapes(classifier, tap_names, mel, len(subnet.widths), tap_axes)
-        self.subnet = ScoreSubnet(subnet, shapes, patch)
+        self.gradient_taps = subnet.gradient_taps
+        self.subnet: ScoreSubnet | UNet = ScoreSubnet(subnet, shapes, patch)
 
     def taps(
         self,
@@ -60,7 +62,7 @@ class GenerativeClassifier(nn.Module):
         attached: bool = False,
     ) -> Taps:
         """Read the classifier's taps; labels are used by the gradient taps only if the subnet was trained on such."""
-        kind = self.subnet.config.gradient_taps
+        kind = self.gradient_taps
         return read_taps(
             self.classifier.network,
             self.tap_names,
@@ -79,8 +81,8 @@ class GenerativeClassifier(nn.Module):
         fitted = self.calibration
         if not fitted.sigmas or fitted.guide_at != guide_at:
             return None
-        levels = torch.tensor(fitted.sigmas, device=sigma.device).log()
-        values = torch.tensor(fitted.temperatures, device=sigma.device).log()
+        levels = torch.tensor(fitted.sigmas, dtype=sigma.dtype, device=sigma.device).log()
+        values = torch.tensor(fitted.temperatures, dtype=sigma.dtype, device=sigma.device).log()
         place = sigma.log().clamp(levels[0], levels[-1])
         right = torch.searchsorted(levels, place).clamp(1, max(1, len(levels) - 1))
         if len(levels) == 1:
@@ -96,6 +98,35 @@ class GenerativeClassifier(nn.Module):
     def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
         """Unconditional denoiser: noised (B, 1, M, T), sigma (B,) -> denoised (B, 1, M, T)."""
         return self.denoise(self.taps(noised, sigma), noised, sigma)
+
+
+class UNetModel(GenerativeClassifier):
+    """The baseline of two models: a U-Net denoises, knowing nothing of the classifier, which is run only to guide."""
+
+    def __init__(self, classifier: nn.Module, unet: UNetConfig, mel: MelConfig, noise: NoiseConfig) -> None:
+        nn.Module.__init__(self)
+        self.classifier = FrozenClassifier(classifier)
+        self.mel, self.noise, self.calibration = mel, noise, Calibration()
+        self.subnet = UNet(unet)  # the part that is trained, as in the other model
+
+    def taps(
+        self,
+        noised: Tensor,
+        sigma: Tensor,
+        tap_label: Tensor | None = None,
+        guide_label: Tensor | None = None,
+        attached: bool = False,
+    ) -> Taps:
+        """No taps; the label's gradient if it is asked for."""
+        if guide_label is None:
+            return Taps((), None, noised.new_zeros(noised.shape[0], 0), None)
+        temperature = self.temperature(sigma, "noised")
+        return read_taps(self.classifier.network, (), noised, sigma, gradients=False, guide_label=guide_label, temperature=temperature)
+
+    def denoise(self, taps: Taps, noised: Tensor, sigma: Tensor) -> Tensor:
+        c = precondition(sigma, self.noise)
+        network = self.subnet(expand_to(c.c_in, noised) * noised, c.c_noise)
+        return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * network
 
 
 @dataclass(frozen=True)
@@ -182,5 +213,7 @@ def build_external(recipe: Recipe, network: nn.Module, scale: MelScale) -> Exter
 
 def build_model(recipe: Recipe, classifier: AnyClassifier) -> GenerativeClassifier:
     """The generative model on top of `classifier`, which is frozen from here on."""
+    if recipe.score_model == "unet":
+        return UNetModel(classifier, recipe.unet, recipe.mel, recipe.noise)
     axes = classifier.tap_axes if isinstance(classifier, ExternalClassifier) else None
     return GenerativeClassifier(classifier, classifier.tap_names, recipe.subnet, recipe.mel, recipe.noise, axes)

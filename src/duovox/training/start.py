@@ -117,7 +117,7 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
     needed = {
         "original": (*common, "external"),
         "classifier": classifier,
-        "subnet": (*classifier, "unet" if recipe.unet else "subnet", "train_subnet"),
+        "subnet": (*classifier, *(("score_model", "unet") if recipe.score_model == "unet" else ("subnet",)), "train_subnet"),
         "vocoder": ("mel", "vocoder", "train_vocoder"),
         "judge": ("train_judge",),
     }[part]

@@ -1,4 +1,4 @@
-"""Training the Score Subnet by denoising score matching on a frozen classifier's taps.
+"""Training the Score Subnet by denoising score matching on a frozen classifier's taps; the U-Net baseline goes the same way.
 
 Takes features, a recipe and a trained classifier; gives a `Trainee` to the loop. Only the subnet's parameters train.
 """
@@ -45,7 +45,7 @@ class SubnetTraining:
         device: torch.device,
         autocast: torch.dtype | None,
     ) -> None:
-        self.train, self.noise = recipe.train_subnet, recipe.noise
+        self.train, self.noise, self.label_share = recipe.train_subnet, recipe.noise, recipe.subnet.label_share
         self.features, self.scale = features, scale
         self.device, self.autocast = device, autocast
         torch.manual_seed(self.train.seed)
@@ -76,7 +76,7 @@ class SubnetTraining:
         """Denoising losses (B,) of clean mels at random noise levels; drops `1 - label_share` of the tapped labels."""
         sigma = training_sigma(clean.shape[0], self.noise, generator)
         noised = add_noise(clean, sigma, generator)
-        kept = torch.rand(label.shape, generator=generator, device=label.device) < self.model.subnet.config.label_share
+        kept = torch.rand(label.shape, generator=generator, device=label.device) < self.label_share
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
             taps = self.model.taps(noised, sigma, tap_label=torch.where(kept, label, NO_LABEL))
             denoised = self.model.denoise(taps, noised, sigma)
