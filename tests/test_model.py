@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from duovox.classifiers.frozen import fingerprint
-from duovox.config import Recipe, read_recipe
+from duovox.config import Calibration, Recipe, read_recipe
 from duovox.contracts import ShapeError
-from duovox.model import GenerativeClassifier, LabelledDenoiser, build_classifier, tap_shapes
+from duovox.model import GenerativeClassifier, GuideAt, LabelledDenoiser, build_classifier, nearest_stage, place_taps, tap_shapes
 from duovox.noise import precondition
 from duovox.scoresubnet import TapShape
 from duovox.taps import NO_LABEL, read_taps
@@ -199,3 +199,158 @@ def test_a_classifier_of_ones_own(tiny_recipe: Recipe) -> None:
     assert model.subnet.shapes == (TapShape(4, 16, 16, 0), TapShape(6, 8, 8, 1))
     assert model(noised(), SIGMA).shape == (3, 1, 16, 16)
     assert read_taps(model.classifier.network, ("a",), noised(), SIGMA).logits.shape == (3, 5)
+
+
+# Places of taps
+
+
+@pytest.mark.parametrize(
+    ("sizes", "stages", "placed"),
+    [
+        ([(40, 32), (40, 32), (20, 16), (10, 8), (5, 4), (5, 4)], 4, [0, 0, 1, 2, 3, 3]),  # our own classifier
+        ([(40, 32), (20, 16), (10, 8), (5, 4), (3, 2)], 4, [0, 1, 2, 3, 3]),  # a ResNet
+        ([(40, 32), (101, 64), (51, 32), (26, 16)], 4, [0, 0, 0, 3]),  # another mel, and no deep layer
+        ([(40, 32)] + [(1, 32)] * 4, 4, [0, 1, 2, 2, 3]),  # a transformer over time
+        ([(40, 32)] + [(1, 50)] * 6, 4, [0, 0, 1, 2, 2, 2, 3]),
+        ([(40, 32), (1, 500), (1, 125), (1, 31), (1, 8)], 4, [0, 0, 0, 0, 3]),  # waveforms
+        ([(40, 32), (1, 16)], 4, [0, 3]),
+        ([(40, 32), (20, 1)], 4, [0, 3]),  # without time
+        ([(40, 32)] * 4, 4, [0, 1, 2, 3]),  # the stem alone
+        ([(8, 8)] * 4, 2, [0, 0, 1, 1]),
+        ([(8, 8), (8, 8), (4, 4)], 1, [0, 0, 0]),
+        ([(8, 8)], 1, [0]),
+    ],
+)
+def test_taps_are_placed(sizes: list[tuple[int, int]], stages: int, placed: list[int]) -> None:
+    assert place_taps(sizes, stages) == placed
+
+
+@pytest.mark.parametrize(
+    ("size", "stage"),
+    [((40, 32), 0), ((80, 64), 0), ((28, 23), 0), ((27, 22), 1), ((40, 8), 1), ((1, 16), 1), ((1, 12), 1), ((1, 11), 2), ((1, 1), 3)],
+)
+def test_the_nearest_stage_is_found_in_octaves(size: tuple[int, int], stage: int) -> None:
+    """Half an octave either way; a sequence goes by its frames alone."""
+    assert nearest_stage(size, (40, 32), 4) == stage
+
+
+# Temperatures
+
+
+def test_temperatures_are_interpolated_in_logarithms_and_held_beyond_the_ends(tiny_model: GenerativeClassifier) -> None:
+    tiny_model.calibration = Calibration("estimate", sigmas=(0.1, 1.0, 100.0), temperatures=(1.0, 4.0, 16.0))
+    sigma = torch.tensor([0.01, 0.1, 10**-0.5, 1.0, 10.0, 10**1.5, 100.0, 500.0])
+    expected = torch.tensor([1.0, 1.0, 2.0, 4.0, 8.0, 4 * 4**0.75, 16.0, 16.0])
+    torch.testing.assert_close(tiny_model.temperature(sigma, "estimate"), expected)
+    torch.testing.assert_close(tiny_model.temperature(sigma.double(), "estimate"), expected.double(), rtol=1e-6, atol=0)
+    assert tiny_model.temperature(sigma, "noised") is None
+
+
+def test_a_single_temperature_holds_everywhere(tiny_model: GenerativeClassifier) -> None:
+    tiny_model.calibration = Calibration("noised", sigmas=(1.0,), temperatures=(3.0,))
+    torch.testing.assert_close(tiny_model.temperature(SIGMA, "noised"), torch.full((3,), 3.0))
+
+
+def test_without_a_calibration_there_is_no_temperature(tiny_model: GenerativeClassifier) -> None:
+    assert tiny_model.temperature(SIGMA, "noised") is None
+    assert tiny_model.temperature(SIGMA, "estimate") is None
+
+
+@pytest.mark.parametrize(
+    ("fitted", "asked"), [("noised", "noised"), ("estimate", "estimate"), ("noised", "estimate"), ("estimate", "noised")]
+)
+@torch.no_grad()
+def test_a_temperature_tempers_the_guidance_it_was_fitted_for(
+    tiny_recipe: Recipe, make_model: MakeModel, fitted: GuideAt, asked: GuideAt
+) -> None:
+    """Far above every logit it makes all labels equally probable: their gradients then add up to nothing."""
+    model = make_model(with_taps(tiny_recipe, "logsumexp"))
+    denoiser = LabelledDenoiser(model, LABEL, asked)
+    denoised, plain = denoiser.with_label_gradient(noised(), SIGMA)
+    model.calibration = Calibration(fitted, sigmas=(0.1, 20.0), temperatures=(1e4, 1e4))
+    same, tempered = denoiser.with_label_gradient(noised(), SIGMA)
+    assert torch.equal(same, denoised)
+    assert torch.equal(tempered, plain) == (fitted != asked)
+    if fitted == asked:
+        every = [LabelledDenoiser(model, (LABEL + k) % 3, asked).with_label_gradient(noised(), SIGMA)[1] * 1e4 for k in range(3)]
+        assert (every[0] - plain).abs().max() > 1e-3
+        assert min(gradient.abs().max().item() for gradient in every) > 1e-2
+        torch.testing.assert_close(every[0] + every[1] + every[2], torch.zeros_like(plain), rtol=0, atol=1e-4)
+
+
+# Guidance at the estimate
+
+
+def log_probability(model: GenerativeClassifier, denoised: Tensor) -> Tensor:
+    """Of each item's label, asked at the estimate of the clean mel, in double precision."""
+    logits = model.classifier(denoised, torch.full((len(denoised),), model.noise.sigma_min))
+    return torch.log_softmax(logits.double(), dim=1)[torch.arange(3), LABEL]
+
+
+def slope_along(direction: Tensor, model: GenerativeClassifier, denoise: Callable[[Tensor], Tensor], step: float = 2e-3) -> Tensor:
+    """Finite difference of `log_probability` at denoise(noised) along a direction, item by item."""
+    ahead, behind = (log_probability(model, denoise(noised() + way * step * direction)) for way in (1, -1))
+    return ((ahead - behind) / (2 * step)).float()
+
+
+def unit(direction: Tensor) -> Tensor:
+    return direction / direction.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+
+
+@pytest.mark.parametrize("kind", ["edm", "vp"])
+@torch.no_grad()
+def test_the_gradient_at_the_estimate_is_that_of_the_whole_denoiser(
+    tiny_recipe: Recipe, make_model: MakeModel, kind: Literal["edm", "vp"]
+) -> None:
+    """Without gradient taps it is exact."""
+    recipe = replace(with_taps(tiny_recipe, "none"), noise=replace(tiny_recipe.noise, kind=kind))
+    model = make_model(recipe)
+    denoised, gradient = LabelledDenoiser(model, LABEL, "estimate").with_label_gradient(noised(), SIGMA)
+    torch.testing.assert_close(denoised, model(noised(), SIGMA))
+    for direction in (
+        unit(gradient),
+        unit(gradient + unit(torch.randn(gradient.shape, generator=torch.Generator().manual_seed(1))) * 1e-3),
+    ):
+        found = slope_along(direction, model, lambda mel: model(mel, SIGMA))
+        torch.testing.assert_close((gradient * direction).sum(dim=(1, 2, 3)), found, rtol=0.02, atol=1e-4)
+    assert gradient.flatten(1).norm(dim=1).min() > 1e-3
+
+
+@torch.no_grad()
+def test_at_the_estimate_gradient_taps_are_held_fixed(tiny_recipe: Recipe, make_model: MakeModel) -> None:
+    """The second derivatives of the classifier, by which they would move, are left out."""
+    model = make_model(with_taps(tiny_recipe, "label"))
+    denoised, gradient = LabelledDenoiser(model, LABEL, "estimate").with_label_gradient(noised(), SIGMA)
+    here = model.taps(noised(), SIGMA, tap_label=LABEL)
+    torch.testing.assert_close(denoised, model.denoise(here, noised(), SIGMA))
+
+    def held(mel: Tensor) -> Tensor:
+        return model.denoise(replace(model.taps(mel, SIGMA, tap_label=LABEL), gradients=here.gradients), mel, SIGMA)
+
+    def moving(mel: Tensor) -> Tensor:
+        return model.denoise(model.taps(mel, SIGMA, tap_label=LABEL), mel, SIGMA)
+
+    direction = unit(gradient)
+    slope = (gradient * direction).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(slope, slope_along(direction, model, held), rtol=0.02, atol=1e-4)
+    assert ((slope - slope_along(direction, model, moving)) / slope).abs().max() > 0.03
+
+
+@torch.no_grad()
+def test_guidance_at_the_estimate_leaves_nothing_behind(tiny_model: GenerativeClassifier) -> None:
+    mel = noised()
+    results = LabelledDenoiser(tiny_model, LABEL, "estimate").with_label_gradient(mel, SIGMA)
+    assert not any(result.requires_grad for result in results)
+    assert not mel.requires_grad
+    assert all(parameter.grad is None for parameter in tiny_model.parameters())
+    assert not torch.is_grad_enabled()
+    assert torch.equal(results[0], LabelledDenoiser(tiny_model, LABEL)(mel, SIGMA))
+
+
+@torch.no_grad()
+def test_at_the_estimate_clips_do_not_meet(tiny_model: GenerativeClassifier) -> None:
+    _, together = LabelledDenoiser(tiny_model, LABEL, "estimate").with_label_gradient(noised(), SIGMA)
+    for i in range(3):
+        own = slice(i, i + 1)
+        _, alone = LabelledDenoiser(tiny_model, LABEL[own], "estimate").with_label_gradient(noised()[own], SIGMA[own])
+        torch.testing.assert_close(alone, together[own], rtol=1e-3, atol=1e-4)

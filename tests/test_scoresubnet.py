@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -200,3 +201,112 @@ def test_a_missing_tap_is_an_error() -> None:
 def test_the_output_is_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert subnet_of()(taps_of(), C_NOISE).dtype == torch.float32
+
+
+# Taps of other sizes
+
+DEEP = replace(CONFIG, widths=(8, 12, 16))
+
+
+def subnet_on(shapes: Sequence[TapShape], config: SubnetConfig = CONFIG) -> ScoreSubnet:
+    """A subnet in which every parameter matters."""
+    torch.manual_seed(0)
+    subnet = ScoreSubnet(config, shapes, patch=2)
+    with torch.no_grad():
+        for i, parameter in enumerate(subnet.parameters()):
+            if not parameter.any():
+                parameter.copy_(0.3 * seeded(*parameter.shape, seed=i))
+    return subnet
+
+
+def taps_on(shapes: Sequence[TapShape], batch: int = 2) -> Taps:
+    activations = tuple(seeded(batch, s.channels, s.rows, s.columns, seed=i) for i, s in enumerate(shapes))
+    gradients = tuple(seeded(*a.shape, seed=100 + i) for i, a in enumerate(activations))
+    return Taps(activations, gradients, torch.zeros(batch, 3), None)
+
+
+def test_the_names_of_a_subnets_weights_are_those_of_shipped_bundles() -> None:
+    """Taps of their stages' own sizes have no lift: weights trained before there were any still fit."""
+    names = {name.split(".")[0] for name in subnet_of().state_dict()}
+    assert names == {"embedding", "fusions", "stages", "ups", "head"}
+
+
+@pytest.mark.parametrize("fusion", ["attention", "concat"])
+def test_sequences_are_lifted_onto_the_rows_of_their_stage(fusion: str) -> None:
+    """By a projection of their own that gives every row something else."""
+    shapes = (TapShape(4, 8, 4, 0), TapShape(6, 1, 4, 0), TapShape(7, 1, 9, 1))
+    subnet, taps = subnet_on(shapes, replace(CONFIG, fusion=fusion)), taps_on(shapes)
+    assert {n: tuple(w.shape) for n, w in subnet.state_dict().items() if n.startswith("lifts") and n.endswith("weight")} == {
+        "lifts.1.weight": (8 * 8, 8, 1, 1),
+        "lifts.2.weight": (12 * 4, 12, 1, 1),
+    }
+    result = subnet(taps, C_NOISE)
+    assert result.shape == (2, 1, 16, 8)
+    result.square().mean().backward()
+    assert [name for name, p in subnet.named_parameters() if p.grad is None or not p.grad.any()] == []
+    for index in (1, 2):
+        moved = list(taps.activations)
+        moved[index] = moved[index].flip(3)
+        assert (subnet(replace(taps, activations=tuple(moved)), C_NOISE) - result).abs().max() > 1e-3
+
+
+def test_a_lift_by_hand() -> None:
+    """Row r and channel c of the lifted map are output c * rows + r of the projection, at the same frame."""
+    shapes = (TapShape(4, 8, 4, 0), TapShape(6, 1, 4, 0))
+    subnet, fused = subnet_on(shapes), seeded(2, 8, 1, 4)
+    lifted = subnet._onto_stage(fused, 1)
+    weight, bias = subnet.lifts[1].weight[:, :, 0, 0], subnet.lifts[1].bias
+    for row, channel in ((0, 0), (3, 5), (7, 7)):
+        place = channel * 8 + row
+        expected = torch.einsum("i,bit->bt", weight[place], fused[:, :, 0]) + bias[place]  # type: ignore[index,operator]
+        torch.testing.assert_close(lifted[:, channel, row], expected)
+
+
+def test_a_longer_sequence_is_averaged_in_time_before_it_is_lifted() -> None:
+    shapes = (TapShape(4, 8, 4, 0), TapShape(6, 1, 12, 0))
+    subnet, fused = subnet_on(shapes), seeded(2, 8, 1, 12)
+    means = fused.reshape(2, 8, 1, 4, 3).mean(dim=4)
+    torch.testing.assert_close(subnet._onto_stage(fused, 1), subnet._onto_stage(means, 1))
+
+
+def test_a_tap_of_another_size_is_averaged_or_repeated_onto_its_stage() -> None:
+    shapes = (TapShape(4, 8, 4, 0), TapShape(6, 16, 12, 0), TapShape(6, 4, 1, 0), TapShape(5, 3, 5, 1))
+    subnet = subnet_on(shapes)
+    large, small = seeded(2, 8, 16, 12), seeded(2, 8, 4, 1)
+    torch.testing.assert_close(subnet._onto_stage(large, 1), large.reshape(2, 8, 8, 2, 4, 3).mean(dim=(3, 5)))
+    torch.testing.assert_close(subnet._onto_stage(small, 2), small.repeat_interleave(2, dim=2).expand(2, 8, 8, 4))
+    assert not [name for name in subnet.state_dict() if name.startswith("lifts")]
+    assert subnet(taps_on(shapes), C_NOISE).shape == (2, 1, 16, 8)
+
+
+def test_a_tap_given_twice_as_fine_says_the_same() -> None:
+    """Each number four times over: after fusion and averaging the decoder cannot tell."""
+    coarse, fine = (TapShape(4, 8, 4, 0), TapShape(6, 4, 2, 1)), (TapShape(4, 8, 4, 0), TapShape(6, 8, 4, 1))
+    taps = taps_on(coarse)
+    assert taps.gradients is not None
+
+    def finer(pair: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return pair[0], torch.nn.functional.interpolate(pair[1], scale_factor=2.0)
+
+    doubled = replace(taps, activations=finer(taps.activations), gradients=finer(taps.gradients))
+    torch.testing.assert_close(subnet_on(fine)(doubled, C_NOISE), subnet_on(coarse)(taps, C_NOISE), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("stages", [(0, 2), (2, 2), (0, 0, 2)])
+def test_a_stage_without_taps_works(stages: tuple[int, ...]) -> None:
+    """Only the deepest must have some; every stage, with or without, still matters."""
+    shapes = [TapShape(4 + i, 8 >> stage, 4 >> stage, stage) for i, stage in enumerate(stages)]
+    shapes[0] = replace(shapes[0], rows=8, columns=4)  # the first says how large stage 0 is
+    subnet, taps = subnet_on(shapes, DEEP), taps_on(shapes)
+    result = subnet(taps, C_NOISE)
+    assert result.shape == (2, 1, 16, 8)
+    result.square().mean().backward()
+    assert [name for name, p in subnet.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert (subnet(replace(taps, activations=tuple(a.flip(2, 3) for a in taps.activations)), C_NOISE) - result).abs().max() > 1e-3
+
+
+def test_taps_that_are_no_contiguous_maps_are_welcome() -> None:
+    """A transposed view, as `taps.as_map` gives it."""
+    subnet, taps = subnet_of(), taps_of()
+    turned = replace(taps, activations=tuple(a.transpose(1, 3).contiguous().transpose(1, 3) for a in taps.activations))
+    torch.testing.assert_close(subnet(turned, C_NOISE), subnet(taps, C_NOISE))

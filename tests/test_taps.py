@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from duovox.taps import NO_LABEL, Taps, read_taps, recording, tap_energy
+from duovox.contracts import ShapeError
+from duovox.taps import NO_LABEL, Taps, as_map, first_tensor, label_log_probability_gradient, read_taps, recording, tap_energy
 
 NAMES = ("first", "second")
 
@@ -219,3 +222,150 @@ def test_an_unknown_layer_is_named(toy: Toy) -> None:
     with pytest.raises(AttributeError, match="third"):
         read_taps(toy, ("first", "third"), NOISED, SIGMA)
     assert hooks(toy) == 0
+
+
+# Taps of other people's layers
+
+
+@pytest.mark.parametrize("letters", ["BCMT", "BCT", "BCM"])
+def test_a_map_has_its_axes_in_order(letters: str) -> None:
+    """Every order of the axes; a missing one has length 1."""
+    sizes = {"B": 2, "C": 3, "M": 4, "T": 5}
+    for axes in itertools.permutations(letters):
+        tensor = torch.arange(sum(1 for _ in itertools.product(*(range(sizes[a]) for a in axes)))).reshape([sizes[a] for a in axes])
+        tapped = as_map(tensor, "".join(axes))
+        assert tapped.shape == tuple(sizes[a] if a in axes else 1 for a in "BCMT")
+        for place in itertools.product(*(range(n) for n in tapped.shape)):
+            there = dict(zip("BCMT", place, strict=True))
+            assert tapped[place] == tensor[tuple(there[a] for a in axes)]
+
+
+def test_a_map_is_a_view_through_which_gradients_pass() -> None:
+    tensor = torch.zeros(5, 2, 3, requires_grad=True)
+    as_map(tensor, "TBC")[1, 2, 0, 4].backward()
+    assert tensor.grad is not None
+    assert tensor.grad.nonzero().tolist() == [[4, 1, 2]]
+
+
+def test_activations_and_gradients_are_brought_into_form(toy: Toy) -> None:
+    plain = read_taps(toy, NAMES, NOISED, SIGMA)
+    turned = read_taps(toy, NAMES, NOISED, SIGMA, axes=("BCTM", "BMTC"))
+    assert plain.gradients is not None
+    assert turned.gradients is not None
+    for before, after in ((plain.activations, turned.activations), (plain.gradients, turned.gradients)):
+        assert torch.equal(after[0], before[0].transpose(2, 3))
+        assert torch.equal(after[1], before[1].permute(0, 3, 1, 2))
+    assert read_taps(toy, NAMES, NOISED, SIGMA, gradients=False, axes=("BCTM", "BMTC")).gradients is None
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@torch.no_grad()
+def test_attached_activations_keep_their_graph(toy: Toy, gradients: bool) -> None:
+    """Even where gradients are off; the gradient taps, the logits and a label gradient stay plain data."""
+    noised = NOISED.clone().requires_grad_()
+    taps = read_taps(toy, NAMES, noised, SIGMA, gradients=gradients, guide_label=LABEL, attached=True, axes=("BCTM", "BCMT"))
+    plain = read_taps(toy, NAMES, NOISED, SIGMA, guide_label=LABEL, axes=("BCTM", "BCMT"))
+    weights = [torch.randn(a.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64) for a in taps.activations]
+    with torch.enable_grad():
+        first = toy.first(noised / (1 + SIGMA[:, None, None, None]))
+        by_hand = (weights[0] * first.transpose(2, 3)).sum() + (weights[1] * toy.second(torch.tanh(first))).sum()
+        (expected,) = torch.autograd.grad(by_hand, noised)
+        total = sum((w * a).sum() for w, a in zip(weights, taps.activations, strict=True))
+        (gradient,) = torch.autograd.grad(total, noised)  # type: ignore[arg-type]
+    torch.testing.assert_close(gradient, expected)
+    torch.testing.assert_close(taps.label_gradient, plain.label_gradient)
+    for ours, theirs in zip(taps.gradients or (), plain.gradients or (), strict=gradients):
+        torch.testing.assert_close(ours, theirs)
+        assert not ours.requires_grad
+    assert not taps.logits.requires_grad
+    assert noised.grad is None
+
+
+def log_posterior(toy: Toy, noised: Tensor, temperature: Tensor) -> Tensor:
+    scaled = toy(noised, SIGMA) / temperature[:, None]
+    return scaled[torch.arange(4), LABEL] - torch.log(scaled.exp().sum(dim=1))
+
+
+@torch.no_grad()
+def test_the_temperature_divides_the_logits_of_the_label_gradient(toy: Toy) -> None:
+    """Against finite differences of each item's tempered log posterior; the tapped gradients know no temperature."""
+    temperature = torch.tensor([0.5, 1.0, 2.0, 8.0], dtype=torch.float64)
+    taps = read_taps(toy, NAMES, NOISED, SIGMA, guide_label=LABEL, temperature=temperature)
+    plain = read_taps(toy, NAMES, NOISED, SIGMA, guide_label=LABEL)
+    assert taps.label_gradient is not None
+    assert plain.label_gradient is not None
+    direction = torch.randn(NOISED.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ahead, behind = (log_posterior(toy, NOISED + step * direction, temperature) for step in (1e-5, -1e-5))
+    slope = (taps.label_gradient * direction).sum(dim=(1, 2, 3))
+    torch.testing.assert_close(slope, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-9)
+    same = [torch.allclose(taps.label_gradient[i], plain.label_gradient[i]) for i in range(4)]
+    assert same == [False, True, False, False]
+    assert all(torch.equal(a, b) for a, b in zip(taps.gradients or (), plain.gradients or (), strict=True))
+    assert torch.equal(taps.logits, plain.logits)
+
+
+def test_the_label_gradient_of_a_linear_classifier_by_hand() -> None:
+    """d log p(k) / dx = (w_k - sum_j p_j w_j) / T."""
+    weights = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
+    source = torch.randn(2, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    temperature, label = torch.tensor([2.0, 0.5]), torch.tensor([1, 2])
+    logits = source @ weights.T
+    gradient = label_log_probability_gradient(logits, label, source, temperature)
+    for i in range(2):
+        p = torch.softmax(logits[i] / temperature[i], dim=0)
+        torch.testing.assert_close(gradient[i], ((weights[label[i]] - p @ weights) / temperature[i]).detach())
+
+
+def test_the_same_layer_may_be_tapped_several_times(toy: Toy) -> None:
+    once, twice = read_taps(toy, ("first",), NOISED, SIGMA), read_taps(toy, ("first", "first"), NOISED, SIGMA)
+    assert once.gradients is not None
+    assert twice.gradients is not None
+    for i in range(2):
+        assert torch.equal(twice.activations[i], once.activations[0])
+        assert torch.equal(twice.gradients[i], once.gradients[0])
+
+
+ONE, TWO = torch.zeros(1), torch.ones(1)
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [(ONE, ONE), ((ONE, TWO), ONE), ([None, TWO], TWO), ({"a": None, "b": [(), TWO]}, TWO), ((), None), (None, None), ("text", None)],
+)
+def test_the_first_tensor_of_an_output(output: object, found: Tensor | None) -> None:
+    assert first_tensor(output) is found
+
+
+class Tupled(nn.Module):
+    """A layer that gives (hidden, state), as recurrent layers do, or no tensor at all."""
+
+    def __init__(self, tensors: bool) -> None:
+        super().__init__()
+        self.tensors = tensors
+
+    def forward(self, hidden: Tensor) -> object:
+        return (2 * hidden, None) if self.tensors else "text"
+
+
+class Around(nn.Module):
+    def __init__(self, tensors: bool) -> None:
+        super().__init__()
+        self.layer = Tupled(tensors)
+
+    def forward(self, noised: Tensor, _: Tensor) -> Tensor:
+        output = self.layer(noised)
+        return (output[0] if isinstance(output, tuple) else noised).sum(dim=(2, 3))
+
+
+def test_of_a_tuple_the_first_tensor_is_tapped() -> None:
+    taps = read_taps(Around(True), ("layer",), NOISED, SIGMA)
+    assert taps.gradients is not None
+    assert torch.equal(taps.activations[0], 2 * NOISED)
+    assert torch.equal(taps.gradients[0], torch.ones_like(NOISED))
+
+
+def test_a_layer_without_a_tensor_is_named() -> None:
+    around = Around(False)
+    with pytest.raises(ShapeError, match="layer 'layer' gives no tensor but str"):
+        read_taps(around, ("layer",), NOISED, SIGMA)
+    assert hooks(around) == 0

@@ -114,10 +114,10 @@ def read_taps(
             tapped = tuple(torch.autograd.grad(energy, hidden, retain_graph=attached or guide_label is not None))
         if guide_label is not None:
             label_gradient = label_log_probability_gradient(logits, guide_label, source, temperature, attached)
-    held = hidden if attached else [h.detach() for h in hidden]
-    if axes is not None:
-        held = [as_map(tensor, its) for tensor, its in zip(held, axes, strict=True)]
-        tapped = tapped and tuple(as_map(tensor, its) for tensor, its in zip(tapped, axes, strict=True))
+        held = hidden if attached else [h.detach() for h in hidden]
+        if axes is not None:
+            held = [as_map(tensor, its) for tensor, its in zip(held, axes, strict=True)]
+            tapped = tapped and tuple(as_map(tensor, its) for tensor, its in zip(tapped, axes, strict=True))
     return Taps(tuple(held), tapped, logits.detach(), label_gradient)
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import difflib
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from duovox.classifiers.external import ExternalClassifier
-from duovox.config import TapConfig
+from duovox.classifiers.external import ExternalClassifier, at_rest
+from duovox.config import MelConfig, TapConfig
 from duovox.contracts import ClassifierError
 from duovox.taps import first_tensor, tap_energy
 
@@ -30,6 +30,9 @@ USUAL = 0.3
 LONE = 0.1
 """What an axis of one position counts as having moved: more than channels do by chance, less than time and frequency do."""
 
+CLEAR = {3: 0.25, 4: 0.8}
+"""From which score on the axes of an output with so many axes are taken from itself, not from other layers of its shape."""
+
 FEW, MOST = 4, 6
 """How many layers are tapped, at least (if there are so many) and at most, when none are named."""
 
@@ -39,7 +42,8 @@ class Candidate:
     """A layer of the network: name, kind, shape of its output without the batch, and axes (see `TapConfig`).
 
     `rows` and `columns` are its spatial size (rows 1: a sequence), `stride` how many mel rows and frames of the diffusion's mel
-    one position covers, `values` how many numbers a tap of it reads per clip. `fault` says why it cannot be tapped.
+    one position covers, `values` how many numbers a tap of it reads per clip. `fault` says why it cannot be tapped, `same_as`
+    which earlier layer gives the very same tensor.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Candidate:
     stride: tuple[float, float]
     values: int
     fault: str = ""
+    same_as: str = ""
 
 
 @dataclass
@@ -68,20 +73,47 @@ def candidates(classifier: ExternalClassifier) -> list[Candidate]:
     Raises `ClassifierError` where the network cannot be run on its input, and for logits that are not finite, do not fit the
     labels, or do not depend on the input by a gradient.
     """
-    mel = classifier.mel
+    with at_rest(classifier):
+        return _candidates(classifier, classifier.mel)
+
+
+def _candidates(classifier: ExternalClassifier, mel: MelConfig) -> list[Candidate]:
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(ITEMS, 1, math.ceil(mel.n_mels / 4), math.ceil(mel.frames / 4), generator=generator)
     base = 0.5 * nn.functional.interpolate(coarse, size=(mel.n_mels, mel.frames), mode="bilinear")
     seen, faults = _run_with_gradients(classifier, base)
     fewer = _run(classifier, base[:-1])
     nudges = {axis: tuple(_run(classifier, _nudged(base, axis, end)) for end in (0, 1)) for axis in (2, 3)}
-    told: dict[tuple[int, ...], tuple[float, str]] = {}  # by shape, for where attention has mixed everything hardly anything moves
+    readings: dict[str, tuple[float, str]] = {}
     for name, layer in seen.items():
         if not faults[name] and name in fewer:
             changes = {axis: tuple((run[name].output - layer.output.detach()).abs() for run in runs) for axis, runs in nudges.items()}
-            found = find_axes(layer.output, fewer[name].output, changes[2], changes[3])
-            told[layer.output.shape] = max(told.get(layer.output.shape, found), found)
-    return [_describe(name, classifier, layer, told.get(layer.output.shape, (0.0, ""))[1], faults[name]) for name, layer in seen.items()]
+            readings[name] = find_axes(layer.output, fewer[name].output, changes[2], changes[3])
+    axes = _settled(readings, {name: layer.output.shape for name, layer in seen.items()})
+    described = [_describe(name, classifier, layer, axes.get(name, ""), faults[name]) for name, layer in seen.items()]
+    first: dict[int, str] = {}
+    for name, layer in seen.items():
+        if not faults[name]:
+            first.setdefault(id(layer.output), name)
+    twins = [first.get(id(seen[c.name].output), c.name) for c in described]
+    return [c if twin == c.name else replace(c, same_as=twin) for c, twin in zip(described, twins, strict=True)]
+
+
+def _settled(readings: Mapping[str, tuple[float, str]], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The axes of each layer, in order of running. Where attention has mixed everything, hardly anything moves: such a layer is
+    read like the next clear one of its shape, or else the last clear one, or else the clearest of all."""
+    settled: dict[str, str] = {}
+    clearest: dict[tuple[int, ...], tuple[float, str]] = {}
+    for names in (list(readings)[::-1], list(readings)):
+        near: dict[tuple[int, ...], str] = {}
+        for name in names:
+            (score, axes), shape = readings[name], shapes[name]
+            clearest[shape] = max(clearest.get(shape, (score, axes)), (score, axes))
+            if axes and score >= CLEAR[len(axes)]:
+                settled[name] = near[shape] = axes
+            elif shape in near:
+                settled.setdefault(name, near[shape])
+    return {name: settled.get(name, clearest[shapes[name]][1]) for name in readings}
 
 
 def find_axes(output: Tensor, fewer: Tensor, by_row: Sequence[Tensor], by_frame: Sequence[Tensor]) -> tuple[float, str]:
@@ -180,7 +212,9 @@ def _run_with_gradients(classifier: ExternalClassifier, mels: Tensor) -> tuple[d
 def _reaches(logits: Tensor, outputs: Sequence[Tensor]) -> list[bool]:
     if not outputs:
         return []
-    gradients = torch.autograd.grad(tap_energy(logits, None).sum(), list(outputs), retain_graph=True, allow_unused=True)
+    with torch.enable_grad():
+        energy = tap_energy(logits, None).sum()
+    gradients = torch.autograd.grad(energy, list(outputs), retain_graph=True, allow_unused=True)
     return [gradient is not None for gradient in gradients]
 
 
@@ -189,7 +223,7 @@ def _fault(layer: _Seen, reached: bool) -> str:
         return f"it runs {layer.calls} times in one forward"
     if layer.output._version != layer.version:
         return "its output is changed in place by a later operation (such as ReLU(inplace=True))"
-    return "" if reached else "no gradient leads from the logits to it"
+    return "" if reached else "no gradient leads from the logits through it to the input"
 
 
 def _logits(classifier: ExternalClassifier, mels: Tensor) -> Tensor:
@@ -214,9 +248,14 @@ def choose(found: Sequence[Candidate]) -> tuple[TapConfig, ...]:
     """A sensible set: of each resolution the last layer; where there are few resolutions, more layers of the most common one.
 
     Resolutions within a factor of 1.5 (in positions) count as one. Layers that are numbered members of a list of layers go
-    before others, for their outputs are a network's own way points.
+    before others, for their outputs are a network's own way points. Of layers that give the very same tensor one is taken.
     """
-    usable = [c for c in found if not c.fault]
+    distinct: dict[str, Candidate] = {}
+    for candidate in found:
+        one = candidate.same_as or candidate.name
+        if not candidate.fault and (one not in distinct or (_numbered(candidate) and not _numbered(distinct[one]))):
+            distinct[one] = candidate
+    usable = list(distinct.values())
     groups: list[list[Candidate]] = []
     for candidate in usable:
         if groups and _similar(groups[-1][-1], candidate):
@@ -225,12 +264,17 @@ def choose(found: Sequence[Candidate]) -> tuple[TapConfig, ...]:
             groups.append([candidate])
     chosen = {group[-1].name for group in groups[-MOST:]}
     if len(chosen) < FEW and groups:
-        widest = max(groups, key=len)
-        numbered = [c for c in widest if c.name.rpartition(".")[2].isdigit()]
-        pool = [c for c in (numbered or widest) if c.name not in chosen]
-        wanted = min(FEW - len(chosen) + 1, len(pool))
-        chosen |= {pool[round(i * (len(pool) - 1) / max(1, wanted - 1))].name for i in range(wanted)}
+        widest, wanted = max(groups, key=len), FEW + 1
+        for layers in ([c for c in widest if _numbered(c)], widest, usable):
+            pool = [c for c in layers if c.name not in chosen]
+            count = max(0, min(wanted - len(chosen), len(pool)))
+            chosen |= {pool[round(i * (len(pool) - 1) / max(1, count - 1))].name for i in range(count)}
+            wanted = FEW
     return tuple(TapConfig(c.name, c.axes) for c in usable if c.name in chosen)
+
+
+def _numbered(candidate: Candidate) -> bool:
+    return candidate.name.rpartition(".")[2].isdigit()
 
 
 def _similar(one: Candidate, other: Candidate) -> bool:
@@ -240,11 +284,16 @@ def _similar(one: Candidate, other: Candidate) -> bool:
 
 def resolve(found: Sequence[Candidate], taps: Sequence[str | TapConfig]) -> tuple[TapConfig, ...]:
     """The taps asked for, by name or with their axes. Raises `ClassifierError` for one that does not exist or cannot be tapped."""
-    return tuple(tap if isinstance(tap, TapConfig) and _named(found, tap.name) else _of(_named(found, str(tap))) for tap in taps)
+    return tuple(_resolved(found, tap) for tap in taps)
 
 
-def _of(candidate: Candidate) -> TapConfig:
-    return TapConfig(candidate.name, candidate.axes)
+def _resolved(found: Sequence[Candidate], tap: str | TapConfig) -> TapConfig:
+    candidate = _named(found, tap.name if isinstance(tap, TapConfig) else tap)
+    if not isinstance(tap, TapConfig):
+        return TapConfig(candidate.name, candidate.axes)
+    if len(tap.axes) != len(candidate.axes):
+        raise ClassifierError(f"tap {tap.name!r}: its output has {len(candidate.axes)} axes ({candidate.axes}), not {tap.axes}")
+    return tap
 
 
 def _named(found: Sequence[Candidate], name: str) -> Candidate:

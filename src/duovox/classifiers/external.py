@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from duovox.config import ExternalConfig, MelConfig, MelScale, NoiseConfig, TapC
 from duovox.contracts import ClassifierError, DuovoxError, check_mel, expand_to
 from duovox.mel import unscale_mel
 from duovox.noise import precondition
-from duovox.taps import recording
+from duovox.taps import first_tensor, recording
 
 STEM = TapConfig("stem", "BCMT")
 """The tap that every classifier of someone else's has: its input itself."""
@@ -85,16 +85,35 @@ def _modulate(tensor: Tensor, modulation: Tensor, axes: str) -> Tensor:
 
 
 def _replace_first(output: Any, change: Any) -> Any:
-    """A layer's output with its first tensor changed; of tuples and lists the first item, of mappings the first value."""
+    """A layer's output with its first tensor (see `taps.first_tensor`) changed."""
     if isinstance(output, Tensor):
         return change(output)
     if isinstance(output, tuple | list):
-        items = [_replace_first(output[0], change), *output[1:]]
+        first = next(number for number, item in enumerate(output) if first_tensor(item) is not None)
+        items = [_replace_first(item, change) if number == first else item for number, item in enumerate(output)]
         return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
     replaced = copy.copy(output)
-    first = next(iter(output))
-    replaced[first] = _replace_first(output[first], change)
+    name = next(name for name, item in output.items() if first_tensor(item) is not None)
+    replaced[name] = _replace_first(output[name], change)
     return replaced
+
+
+@contextmanager
+def at_rest(module: nn.Module) -> Iterator[None]:
+    """Within the context the module is in eval mode and no parameter of it takes gradients; afterwards all is as it was."""
+    modes = [(part, part.training) for part in module.modules() if hasattr(part, "training")]  # a frozen program has none
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 class ExternalClassifier(nn.Module):
@@ -113,6 +132,7 @@ class ExternalClassifier(nn.Module):
         self.front_end, self.network = front_end, network
         self.modulation = NoiseModulation(self._tap_channels()) if config.conditioned and config.taps else None
         self.code: bytes | None = None
+        self._recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
 
     @property
     def tap_names(self) -> tuple[str, ...]:
@@ -149,10 +169,12 @@ class ExternalClassifier(nn.Module):
         return self._run(self.front_end.from_wave(wave), precondition(clean, self.noise).c_noise)
 
     def _run(self, inputs: Tensor, c_noise: Tensor) -> Tensor:
-        if self.modulation is None:
-            return self.logits_of(call_network(self.network, inputs))
-        axes = {tap.name: tap.axes for tap in self.config.taps}
-        with self.modulation.applied(self.network, axes, c_noise):
+        with ExitStack() as stack:
+            if self._recurrent:  # cuDNN gives gradients of recurrent layers in train mode alone
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            if self.modulation is not None:
+                axes = {tap.name: tap.axes for tap in self.config.taps}
+                stack.enter_context(self.modulation.applied(self.network, axes, c_noise))
             return self.logits_of(call_network(self.network, inputs))
 
     def logits_of(self, output: object) -> Tensor:
@@ -160,9 +182,9 @@ class ExternalClassifier(nn.Module):
         logits = pick_logits(output, self.config.output)
         labels = len(self.config.labels)
         if logits.ndim != 2 or logits.shape[1] != labels:
+            its = f"name its {logits.shape[1]} labels in the order of its outputs" if logits.ndim == 2 else "name their entry: output=..."
             raise ClassifierError(
-                f"the classifier gives logits of shape {tuple(logits.shape)}, but {labels} labels need (B, {labels}): "
-                f"name its {logits.shape[-1] if logits.ndim else 0} labels in the order of its outputs"
+                f"the classifier gives logits of shape {tuple(logits.shape)}, but {labels} labels need (B, {labels}): {its}"
             )
         return logits.float()
 
@@ -170,8 +192,8 @@ class ExternalClassifier(nn.Module):
         """Channels of each tapped layer of the network, found by running it once on silence."""
         names = [tap.name for tap in self.config.taps]
         silence = torch.full((1, 1, self.mel.n_mels, self.mel.frames), self.scale.shift)
-        with torch.no_grad(), recording(self.network, names) as outputs:
-            self.network(self.front_end(silence))
+        with torch.no_grad(), at_rest(self.network), recording(self.network, names) as outputs:
+            call_network(self.network, self.front_end(silence))
         return {tap.name: outputs[tap.name].shape[tap.axes.index("C")] for tap in self.config.taps}
 
 
