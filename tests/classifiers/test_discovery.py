@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from duovox.classifiers.discovery import FEW, MOST, Candidate, candidates, choose, resolve
+from duovox.classifiers.discovery import FEW, ITEMS, MOST, Candidate, candidates, choose, find_axes, resolve
 from duovox.classifiers.exported import Scripted
 from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.front_end import build_front_end
@@ -187,6 +187,38 @@ def test_axes_shapes_and_strides_of_every_family(family: str, seed: int) -> None
     assert all(found[name].fault == "" for name in expected)
     for name, (_, shape, _) in expected.items():
         assert found[name].values == torch.Size(shape).numel()
+
+
+def moved(shape: tuple[int, ...], axis: int, by: float) -> tuple[Tensor, Tensor]:
+    """Changes on the first and the last disturbance whose centres along an axis are `by` of its length apart."""
+    ramp = (torch.linspace(-1, 1, shape[axis]) * by).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    slope = 1 / torch.linspace(-1, 1, shape[axis]).square().mean()
+    return (1 - slope * ramp).expand(shape), (1 + slope * ramp).expand(shape)
+
+
+@pytest.mark.parametrize(("by", "axes"), [(0.0, "BCMT"), (0.1, "BCMT"), (0.2, "BCTM"), (0.3, "BCTM")])
+def test_the_usual_order_is_preferred_but_a_little(by: float, axes: str) -> None:
+    """Time moves along axis 2 and frequency along axis 3: both together must outweigh 0.3."""
+    shape = (ITEMS, 5, 8, 6)
+    score, found = find_axes(torch.zeros(shape), torch.zeros(ITEMS - 1, 5, 8, 6), moved(shape, 3, by), moved(shape, 2, by))
+    assert found == axes
+    assert score == pytest.approx(2 * by if axes == "BCTM" else 0.3, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "fewer"),
+    [
+        ((ITEMS, 4), (ITEMS - 1, 4)),
+        ((1, 4, 5), (1, 4, 5)),
+        ((ITEMS, 4, ITEMS), (ITEMS - 1, 4, ITEMS - 1)),
+        ((2 * ITEMS, 4, 5), (2 * ITEMS - 2, 4, 5)),
+        ((ITEMS, 2, 2, 2, 2), (ITEMS - 1, 2, 2, 2, 2)),
+        ((ITEMS, 4, 5), (ITEMS - 1, 4)),
+    ],
+)
+def test_without_a_batch_or_time_there_are_no_axes(shape: tuple[int, ...], fewer: tuple[int, ...]) -> None:
+    still = (torch.zeros(shape), torch.zeros(shape))
+    assert find_axes(torch.zeros(shape), torch.zeros(fewer), still, still) == (0.0, "")
 
 
 def test_candidates_come_in_order_of_finishing_with_their_kinds() -> None:
