@@ -55,7 +55,7 @@ class NoiseModulation(nn.Module):
 
     @contextmanager
     def applied(self, network: nn.Module, axes: Mapping[str, str], c_noise: Tensor) -> Iterator[None]:
-        """Within the context the named layers of `network` give their outputs modulated for c_noise (B,)."""
+        """Within the context the named layers of `network` give their outputs modulated for c_noise (B,), to taps as well."""
         embedding = self.embedding(c_noise)
 
         def hook_of(layer: nn.Module, its: str):  # type: ignore[no-untyped-def]
@@ -65,7 +65,7 @@ class NoiseModulation(nn.Module):
             return hook
 
         handles = [
-            network.get_submodule(name).register_forward_hook(hook_of(layer, axes[name]))
+            network.get_submodule(name).register_forward_hook(hook_of(layer, axes[name]), prepend=True)
             for name, layer in zip(self.names, self.layers, strict=True)
         ]
         try:
@@ -155,13 +155,12 @@ class ExternalClassifier(nn.Module):
 
     def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
         check_mel(noised, self.mel.n_mels, self.mel.frames)
-        known = precondition(torch.cat([sigma, sigma.new_zeros(1)]), self.noise)
-        amplitude = known.c_in[:-1] / known.c_in[-1]  # 1 without noise; with noise, what brings it back to a clean mel's amplitude
+        amplitude = (1 + (sigma / self.noise.sigma_data).square()).rsqrt()  # brings noised mels back to a clean one's
         squares = self.stem(noised * expand_to(amplitude, noised))
         log_mel = unscale_mel(nn.functional.pixel_shuffle(squares, self.config.patch), self.scale)
         with torch.autocast(noised.device.type, enabled=False):  # exponentials and logarithms of powers need float32
             inputs = self.front_end(log_mel.float())
-        return self._run(inputs, known.c_noise[:-1])
+        return self._run(inputs, precondition(sigma, self.noise).c_noise)
 
     def hear(self, wave: Tensor) -> Tensor:
         """Logits (B, K) for waves (B, S) at the mel's sample rate, through the network's own front end, not the bridge."""
@@ -201,7 +200,7 @@ def call_network(network: nn.Module, inputs: Tensor) -> object:
     """What the network returns. Whatever it raises becomes a `ClassifierError`: it is someone else's and may raise anything."""
     try:
         return network(inputs)
-    except DuovoxError:
+    except (DuovoxError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         first = next(iter(str(error).splitlines()), "")

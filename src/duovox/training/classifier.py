@@ -56,7 +56,9 @@ class ClassifierTraining:
         self.features, self.scale = features, scale
         self.device, self.autocast = device, autocast
         torch.manual_seed(self.train.seed)
-        self.network = (network or build_classifier(recipe, len(features.labels))).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = (network or build_classifier(recipe, len(features.labels))).to(device)
+        if network is None:
+            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged(self.network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from duovox.classifiers.encoder import EncoderClassifier
 from duovox.config import MelScale, NoiseConfig, Recipe
 from duovox.contracts import expand_to
 from duovox.data import Batches, Features, in_order
@@ -50,7 +51,8 @@ class SubnetTraining:
         self.device, self.autocast = device, autocast
         torch.manual_seed(self.train.seed)
         self.model: GenerativeClassifier = build_model(recipe, classifier).to(device)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for ours in (self.model.subnet, *[self.model.classifier] * isinstance(classifier, EncoderClassifier)):
+            ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = averaged(self.model.subnet, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"subnet": self.model.subnet, "average": self.average}
