@@ -119,7 +119,7 @@ POSITIVE: list[tuple[type, str]] = [
     *((EncoderConfig, name) for name in ("patch", "blocks", "bottleneck_blocks", "embedding", "group_size")),
     *((SubnetConfig, name) for name in ("blocks", "embedding", "group_size", "heads")),
     *((VocoderConfig, name) for name in ("width", "hidden", "blocks", "kernel", "pitch_width", "discriminator_width", "crop_frames")),
-    *((TrainConfig, name) for name in ("updates", "batch", "rate", "clip_norm", "validate_every", "checkpoint_every")),
+    *((TrainConfig, name) for name in ("batch", "rate", "clip_norm", "validate_every", "checkpoint_every")),
     (SampleConfig, "steps"),
 ]
 

@@ -252,6 +252,7 @@ def train(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     tensorboard: bool = False,
+    on: Path | None = None,
 ) -> None:
     """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>.
 
@@ -267,13 +268,14 @@ def train(
         device: Where to compute; auto takes CUDA where there is one.
         precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
         tensorboard: Also log for TensorBoard (extra `tensorboard`).
+        on: Run folder of the classifier that the subnet is trained on; <out>/classifier if left out.
     """
     budget = parse_seconds(time_budget) if time_budget else math.inf
     settings = read_recipe(recipe)
     from duovox.training.start import start_training
 
     outcome = start_training(
-        part, settings, data, out, resume=resume, time_budget=budget, device=device, precision=precision, tensorboard=tensorboard
+        part, settings, data, out, resume=resume, time_budget=budget, device=device, precision=precision, tensorboard=tensorboard, on=on
     )
     state = "finished" if outcome.complete else "stopped (go on with --resume)"
     updates = getattr(settings, f"train_{part}").updates

@@ -323,7 +323,10 @@ class VocoderConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How one network is trained. `updates` counts optimiser steps; the last `cooldown` share of them decays the rate to 0."""
+    """How one network is trained. `updates` counts optimiser steps; the last `cooldown` share of them decays the rate to 0.
+
+    No updates at all leave the network as it was drawn (a classifier like that is a baseline of its own).
+    """
 
     updates: int = 3000
     batch: int = 64
@@ -340,11 +343,22 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        positive = "updates batch rate clip_norm validate_every checkpoint_every"
-        _check("train", self, positive=positive, not_negative="warmup weight_decay shift_frames seed")
+        positive = "batch rate clip_norm validate_every checkpoint_every"
+        _check("train", self, positive=positive, not_negative="updates warmup weight_decay shift_frames seed")
         _require(0 <= self.cooldown <= 1, f"train.cooldown must lie in [0, 1], not {self.cooldown}")
         _require(0 <= self.ema_decay < 1, f"train.ema_decay must lie in [0, 1), not {self.ema_decay}")
         _require(0 <= self.label_smoothing < 1, f"train.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
+
+
+@dataclass(frozen=True)
+class SeenConfig:
+    """Which of the train clips a score model sees: a share of them (the same at every start), of these labels (none named: all)."""
+
+    share: float = 1.0
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(0 < self.share <= 1, f"subnet_sees.share must lie in (0, 1], not {self.share}")
 
 
 @dataclass(frozen=True)
@@ -403,6 +417,7 @@ class Recipe:
     score_model: Literal["subnet", "unet"] = "subnet"
     unet: UNetConfig = field(default_factory=UNetConfig)
     subnet: SubnetConfig = field(default_factory=SubnetConfig)
+    subnet_sees: SeenConfig = field(default_factory=SeenConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     train_classifier: TrainConfig = field(default_factory=TrainConfig)

@@ -10,9 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from duovox.config import MelConfig, Recipe, TrainConfig
-from duovox.contracts import DataError, TrainingError
-from duovox.data import Features, Statistics, open_features
+from duovox.config import MelConfig, Recipe, SeenConfig, TrainConfig, UNetConfig
+from duovox.contracts import BundleError, DataError, TrainingError
+from duovox.data import Features, Statistics, open_features, restricted
+from duovox.model import UNetModel, build_classifier
+from duovox.training.assemble import assemble
 from duovox.training.start import (
     choose_autocast,
     choose_device,
@@ -112,3 +114,52 @@ def test_data_without_a_validation_split_trains(tiny_recipe: Recipe, tiny_words:
     prepare(words, tmp_path / "features", tiny_recipe.mel, progress=False)
     outcome = start_training("classifier", tiny_recipe, tmp_path / "features", tmp_path / "runs", device="cpu")
     assert outcome.complete and outcome.figures == {}
+
+
+def test_a_classifier_without_updates_stays_as_it_was_drawn(tiny_recipe: Recipe, tiny_features: Path, tmp_path: Path) -> None:
+    untrained = dataclasses.replace(tiny_recipe, train_classifier=dataclasses.replace(tiny_recipe.train_classifier, updates=0))
+    outcome = start_training("classifier", untrained, tiny_features, tmp_path, device="cpu", precision="fp32")
+    assert outcome.complete and outcome.step == 0
+    torch.manual_seed(untrained.train_classifier.seed)
+    drawn = build_classifier(untrained, 3).state_dict()
+    _, tensors = read_weights(tmp_path / "classifier")
+    assert all(torch.equal(tensors[name], value) for name, value in drawn.items())
+
+
+def test_a_subnet_on_another_runs_classifier_with_a_part_of_the_data(
+    tiny_recipe: Recipe, tiny_runs: Path, tiny_features: Path, tmp_path: Path
+) -> None:
+    seen = dataclasses.replace(tiny_recipe, name="tiny", subnet_sees=SeenConfig(share=0.5, labels=("high", "low")))
+    start_training("subnet", seen, tiny_features, tmp_path, device="cpu", precision="fp32", on=tiny_runs / "classifier")
+    facts, _ = read_weights(tmp_path / "subnet")
+    assert facts["clips"] == 6 and facts["labels"] == ["high", "low", "mid"]  # half of six clips each of two labels
+    bundle = assemble(tmp_path, seen, on=tiny_runs / "classifier")
+    assert bundle.config.labels == ("high", "low", "mid")
+    with pytest.raises(TrainingError, match="started with clips = 6, now it is 18"):
+        start_training(
+            "subnet", tiny_recipe, tiny_features, tmp_path, resume=True, device="cpu", precision="fp32", on=tiny_runs / "classifier"
+        )
+
+
+def test_an_unet_is_trained_like_a_subnet(tiny_recipe: Recipe, tiny_runs: Path, tiny_features: Path, tmp_path: Path) -> None:
+    small = UNetConfig(widths=(8, 12), up_widths=(8, 12), blocks=1, bottleneck_blocks=1, embedding=16, group_size=4)
+    recipe = dataclasses.replace(tiny_recipe, score_model="unet", unet=small)
+    start_training("subnet", recipe, tiny_features, tmp_path, device="cpu", precision="fp32", on=tiny_runs / "classifier")
+    bundle = assemble(tmp_path, recipe, on=tiny_runs / "classifier")
+    assert isinstance(bundle.model, UNetModel)
+    assert bundle.model.classifier.unchanged()
+    with pytest.raises(BundleError, match="was trained with"):
+        assemble(tmp_path, tiny_recipe, on=tiny_runs / "classifier")
+
+
+def test_a_share_of_the_data_is_a_part_of_every_larger_share(features: Features) -> None:
+    half, most = restricted(features, 0.5).indices("train"), restricted(features, 0.9).indices("train")
+    assert len(half) == 9 and len(most) == 15 and set(half) < set(most) < set(features.indices("train"))
+    assert len(restricted(features, 1e-9).indices("train")) == 3  # one a label
+    assert restricted(features).indices("train").tolist() == features.indices("train").tolist()
+    alone = restricted(features, labels=("low",))
+    assert {features.labels[i] for i in alone.label[alone.indices("train")]} == {"low"}
+    assert alone.indices("test").tolist() == features.indices("test").tolist()
+    assert (features.split != "unseen").all()  # the features given are left as they are
+    with pytest.raises(DataError, match="no label 'loud'"):
+        restricted(features, labels=("loud",))

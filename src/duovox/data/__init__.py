@@ -1,7 +1,7 @@
 """Recorded words as cached features: takes a folder of words, gives batches of log-mels, waves and labels to training."""
 
 from duovox.data.batches import Batch, Batches, gather, in_order
-from duovox.data.features import Features, Manifest, Statistics, open_features, prepare, read_manifest, relabelled
+from duovox.data.features import Features, Manifest, Statistics, open_features, prepare, read_manifest, relabelled, restricted
 from duovox.data.fetch import ARCHIVES, Archive, fetch, fetch_archive
 from duovox.data.sources import LABEL_SETS, SC09, SPLITS, Scan, Source, scan, speaker_of, which_split
 
@@ -26,6 +26,7 @@ __all__ = [
     "prepare",
     "read_manifest",
     "relabelled",
+    "restricted",
     "scan",
     "speaker_of",
     "which_split",

@@ -99,6 +99,22 @@ def relabelled(features: Features, labels: Sequence[str]) -> Features:
     return replace(features, labels=tuple(labels), label=numbers[features.label])
 
 
+def restricted(features: Features, share: float = 1.0, labels: Sequence[str] = ()) -> Features:
+    """The same features with only some of the train clips: those of `labels` (none named: all), and of each label a `share`, at least one.
+
+    The choice is always the same, and a smaller share is part of a larger one. Raises `DataError` for an unknown label.
+    """
+    unknown = [label for label in labels if label not in features.labels]
+    if unknown:
+        raise DataError(f"the data has no label {unknown[0]!r}; it has {', '.join(features.labels)}")
+    split = features.split.copy()
+    for number, label in enumerate(features.labels):
+        clips = np.flatnonzero((split == "train") & (features.label == number))
+        kept = max(1, round(share * len(clips))) if not labels or label in labels else 0
+        split[np.random.default_rng([0, number]).permutation(clips)[kept:]] = "unseen"
+    return replace(features, split=split)
+
+
 def prepare(
     root: str | Path,
     out: str | Path,

@@ -25,23 +25,24 @@ def assemble(
     card: str = "",
     network: nn.Module | None = None,
     vocoder: ISTFTNet | None = None,
+    on: Path | None = None,
 ) -> Bundle:
     """Put the classifier (`<out>/classifier`, or `<out>/original` for someone else's as it came), `<out>/subnet` and, if there
-    is one, `<out>/vocoder` together; `vocoder` takes its place where there is none.
+    is one, `<out>/vocoder` together; `vocoder` takes its place where there is none, `on` that of the classifier's folder.
 
     Raises `TrainingError` for a missing run, and `BundleError` for a part of another recipe or a subnet that was trained on
     another classifier.
     """
-    folder = classifier_folder(out, recipe)
-    facts, tensors = _part_of(out, "original" if folder.name == "original" else "classifier", recipe)
-    subnet_facts, subnet_tensors = _part_of(out, "subnet", recipe)
+    folder = on or classifier_folder(out, recipe)
+    facts, tensors = _part_of(folder, "original" if folder.name == "original" else "classifier", recipe)
+    subnet_facts, subnet_tensors = _part_of(out / "subnet", "subnet", recipe)
     model = build_model(recipe, fill_classifier(folder, recipe, scale_of(facts), len(facts["labels"]), tensors, network))
     if fingerprint(model.classifier.network) != subnet_facts["classifier"]:
         raise BundleError(f"{out}/subnet was trained on another classifier than the one in {folder}; train the subnet again")
     model.subnet.load_state_dict(subnet_tensors, strict=True)
     runs = {"classifier": facts, "subnet": subnet_facts}
     if (out / "vocoder").is_dir():
-        runs["vocoder"], vocoder_tensors = _part_of(out, "vocoder", recipe)
+        runs["vocoder"], vocoder_tensors = _part_of(out / "vocoder", "vocoder", recipe)
         vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
         vocoder.load_state_dict(vocoder_tensors, strict=True)
     origin = {part: {key: run[key] for key in ("step", "seconds", "clips", "data")} for part, run in runs.items()}
@@ -61,11 +62,11 @@ def external_card(external: ExternalConfig) -> str:
     )
 
 
-def _part_of(out: Path, part: Part | Literal["original"], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _part_of(folder: Path, part: Part | Literal["original"], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Facts and weights of one run, which must have been trained with this recipe."""
-    facts, tensors = read_weights(out / part)
+    facts, tensors = read_weights(folder)
     for path, old, new in differences(facts["recipe"], recipe_of_part(recipe, part)):
         raise BundleError(
-            f"{out / part} was trained with {path} = {old!r}, recipe {recipe.name} has {new!r}; name the recipe it was trained with"
+            f"{folder} was trained with {path} = {old!r}, recipe {recipe.name} has {new!r}; name the recipe it was trained with"
         )
     return facts, tensors

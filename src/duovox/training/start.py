@@ -19,9 +19,9 @@ from duovox.bundle import CODE_FILES
 from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.frozen import fingerprint
 from duovox.classifiers.loading import rebuild_network
-from duovox.config import MelScale, Recipe, from_dict, to_dict
+from duovox.config import MelScale, Recipe, SeenConfig, from_dict, to_dict
 from duovox.contracts import TrainingError
-from duovox.data import Features, open_features, relabelled
+from duovox.data import Features, open_features, relabelled, restricted
 from duovox.mel import fit_scale
 from duovox.model import AnyClassifier, build_classifier, build_external
 from duovox.training.classifier import ClassifierTraining
@@ -61,11 +61,13 @@ def start_training(
     precision: Precision = "auto",
     tensorboard: bool = False,
     network: nn.Module | None = None,
+    on: Path | None = None,
 ) -> Outcome:
     """Train one part of a recipe on a feature folder into `<out>/<part>/`; seconds for `time_budget`.
 
-    `network` is someone else's, for a recipe with one that only its owner can give (`ExternalConfig.source` "object").
-    Raises `DataError` for unfit features, `TrainingError` as `loop.train` does and when a part it builds on is missing.
+    `on` is the run folder of the classifier that a subnet is trained on, if it is not in `out`. `network` is someone else's, for a
+    recipe with one that only its owner can give (`ExternalConfig.source` "object"). Raises `DataError` for unfit features,
+    `TrainingError` as `loop.train` does and when a part it builds on is missing.
     """
     chosen, features = choose_device(device), features_for(recipe, data)
     autocast = choose_autocast(precision, chosen)
@@ -75,7 +77,9 @@ def start_training(
     if part == "classifier":
         trainee = ClassifierTraining(recipe, features, scale, chosen, autocast, _to_tune(out, recipe, features, network))
     elif part == "subnet":
-        classifier = load_classifier(classifier_folder(out, recipe), recipe, features, network)
+        classifier = load_classifier(on or classifier_folder(out, recipe), recipe, features, network)
+        features = restricted(features, recipe.subnet_sees.share, recipe.subnet_sees.labels)
+        facts["clips"] = len(features.indices("train"))
         facts["classifier"] = fingerprint(classifier)
         trainee = SubnetTraining(recipe, features, scale, classifier, chosen, autocast)
     elif part == "vocoder":
@@ -114,10 +118,12 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
         classifier: tuple[str, ...] = (*common, "classifier", "train_classifier")
     else:
         classifier = (*common, "external", *["train_classifier"] * recipe.external.conditioned)
+    score = ("score_model", "unet") if recipe.score_model == "unet" else ("subnet",)
+    seen = ("subnet_sees",) if recipe.subnet_sees != SeenConfig() else ()
     needed = {
         "original": (*common, "external"),
         "classifier": classifier,
-        "subnet": (*classifier, *(("score_model", "unet") if recipe.score_model == "unet" else ("subnet",)), "train_subnet"),
+        "subnet": (*classifier, *seen, *score, "train_subnet"),
         "vocoder": ("mel", "vocoder", "train_vocoder"),
         "judge": ("train_judge",),
     }[part]
