@@ -21,16 +21,11 @@ from numpy.typing import NDArray
 from duovox.audio import READABLE, read_audio
 from duovox.contracts import DataError, DuovoxError
 from duovox.data import scan
+from duovox.evaluation.quality import repeated
 
 RATE = 16000
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "speech_commands"
-HEARD = int(9.01 * RATE)
 SCALES = ("ovrl_mos", "sig_mos", "bak_mos")
-
-
-def repeated(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A short wave repeated to exactly what the model hears: speechmos would hear the same 1 s clip at seven offsets."""
-    return np.resize(wave, HEARD) if len(wave) < HEARD else wave
 
 
 def scores(paths: Iterable[Path]) -> NDArray[np.float64]:

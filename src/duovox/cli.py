@@ -12,6 +12,8 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -24,6 +26,7 @@ from duovox.contracts import ConfigError, DuovoxError, OutputError
 
 if TYPE_CHECKING:
     from duovox.duovox import Clip
+    from duovox.evaluation.report import Report
 
 AudioFormat = Literal["wav", "flac", "ogg"]
 SOUND_SUFFIXES = tuple(f".{name}" for name in get_args(AudioFormat))
@@ -292,38 +295,85 @@ def parse_seconds(text: str) -> float:
 
 @app.command
 def evaluate(
-    folder: Positional[Path],
+    what: Positional[str],
     /,
     data: Path,
     judge: Path | None = None,
+    n: int | None = None,
+    gamma: float | None = None,
+    steps: int | None = None,
+    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
+    unconditional: bool = False,
+    clips: Path | None = None,
+    recipe: str | None = None,
+    trust_code: bool = False,
+    quality: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     fid: bool = True,
+    resamples: int = 200,
+    batch: int = 8,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
     out: Path | None = None,
     force: bool = False,
 ) -> None:
-    """Score a folder of clips, anyone's, beside as many real train and test clips, by an independent judge.
+    """Score a folder of clips, anyone's, or a model, beside as many real train and test clips, by an independent judge.
 
-    A clip's label is the key "label" of a JSON file beside it, or the name of its sub-folder.
+    A clip's label is the key "label" of a JSON file beside it, or the name of its sub-folder. A model's clips are made first.
 
     Args:
-        folder: The clips, at any depth.
+        what: A folder of clips, at any depth; or a bundle (name, folder, hub id); or a folder of runs, the --out of trainings.
         data: Feature folder of the real recordings, made by `duovox data prepare`.
         judge: Weights of a judge trained on the same labels; the one in the package (zero..five) if left out.
+        n: How many clips of each label a model makes, seeds 0, 1, ...; 50 if left out.
+        gamma: Strength of the guidance, the model's own if left out.
+        steps: Steps of the sampler, the model's own if left out.
+        sampler: Which sampler, the model's own if left out.
+        unconditional: Make as many clips in all, without labels.
+        clips: Keep a model's clips in this folder, and go on with those there.
+        recipe: The recipe of a folder of runs; `compact` if left out.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        quality: Also measure quality without a reference: dnsmos, or an ONNX file such as SCOREQ's (extra `quality`).
         limit: Score this many clips, taken at random.
-        seed: Seed of every random choice.
+        seed: Seed of every random choice in scoring.
         fid: Compute FID, which needs more clips than the judge has features.
+        resamples: Resamples of each bootstrap interval; 0 leaves them out.
+        batch: Clips made at once; changes speed and memory, not the clips.
+        device: Where to compute.
         out: Also write the report as <out>.json and <out>.md.
         force: Overwrite reports that exist.
     """
-    from duovox.audio import write_whole
-    from duovox.evaluation.report import evaluate_folder
-
     places = [out.with_name(out.name + suffix) for suffix in (".json", ".md")] if out else []
     _refuse_existing(places, force)
-    command = "duovox " + shlex.join(sys.argv[1:])
+    from duovox.audio import write_whole
+    from duovox.evaluation.quality import load_quality
+    from duovox.evaluation.report import evaluate_folder
+    from duovox.evaluation.systems import Generation, evaluate_model, open_system
+    from duovox.training.start import choose_device
+
     packaged = Path(__file__).parent / "judges" / "sc06.safetensors"
-    report = evaluate_folder(folder, judge or packaged, data, limit=limit, seed=seed, fid=fid, command=command)
+    wanted = Generation(50 if n is None else n, gamma, steps, sampler, unconditional, batch)
+    options = {"n": n, "gamma": gamma, "steps": steps, "sampler": sampler, "unconditional": unconditional or None, "clips": clips}
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    system, measure, chosen = open_system(what, recipe, trust_code), load_quality(quality) if quality else None, str(choose_device(device))
+    if isinstance(system, Path) and given:
+        raise ConfigError(f"{what} is a folder of clips; {', '.join(given)} would be for a model that makes them")
+    score: Callable[..., Report]
+    if isinstance(system, Path):
+        score = partial(evaluate_folder, system)
+    else:
+        score = partial(evaluate_model, system, wanted=wanted, clips=clips, name=Path(what).resolve().name)
+    report = score(
+        judge_path=judge or packaged,
+        features_folder=data,
+        limit=limit,
+        seed=seed,
+        fid=fid,
+        device=chosen,
+        command="duovox " + shlex.join(sys.argv[1:]),
+        quality=measure,
+        resamples=resamples,
+    )
     for place, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
         write_whole(place, text.encode(), force=force, parents=True)
     print(report.to_markdown())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from duovox.audio import fit_length, read_audio
-from duovox.contracts import AudioError, BundleError, LabelError, OutputError, ShapeError
+from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, OutputError, ShapeError
 from duovox.evaluation.judge import CompactJudge, Judge, ResNeXt29, build_network, judge_mel
 
 LABELS = ("no", "yes", "maybe")
@@ -103,6 +104,19 @@ def test_it_refuses_labels_it_was_not_trained_on(judge: Judge) -> None:
     judge.require(["yes", "no"])
     with pytest.raises(LabelError, match=r"not trained on three; it knows no, yes, maybe"):
         judge.require(["yes", "three"])
+
+
+def test_it_refuses_to_be_the_guide(judge: Judge) -> None:
+    def wrapped(network: torch.nn.Module) -> torch.nn.Module:
+        return torch.nn.ModuleDict({"front": torch.nn.Linear(3, 3), "network": copy.deepcopy(network)})
+
+    for guide in (judge.network, wrapped(judge.network), wrapped(judge.network).half()):
+        with pytest.raises(ConfigError, match=r"this judge is the classifier that guides.*--judge"):
+            judge.refuse_guide(guide)
+    judge.refuse_guide(CompactJudge(3))
+    other = wrapped(judge.network)
+    other["network"].stem.weight.data[0, 0, 0, 0] += 0.1
+    judge.refuse_guide(other)
 
 
 def test_a_saved_judge_is_the_same_judge(judge: Judge, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
-from scipy.stats import entropy
+from scipy.stats import binomtest, entropy
 
 from duovox.contracts import DataError, ShapeError
 from duovox.evaluation.metrics import (
@@ -15,6 +15,7 @@ from duovox.evaluation.metrics import (
     confusion,
     fit_gaussian,
     frechet_distance,
+    halves_deviation,
     histogram,
     inception_score,
     label_accuracy,
@@ -23,6 +24,7 @@ from duovox.evaluation.metrics import (
     modified_inception_score,
     nearest_distances,
     nearest_within_label,
+    wilson_interval,
 )
 
 RNG = np.random.default_rng(7)
@@ -147,3 +149,28 @@ def test_bootstrap_interval_of_a_mean() -> None:
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
     with pytest.raises(DataError, match="level"):
         bootstrap_interval(values, level=1.0)
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(295, 300), (300, 300), (0, 7), (3, 4)])
+def test_wilson_interval_equals_scipys(hits: int, trials: int) -> None:
+    theirs = binomtest(hits, trials).proportion_ci(0.95, "wilson")
+    assert wilson_interval(hits, trials) == pytest.approx((theirs.low, theirs.high))
+    assert np.ptp(wilson_interval(hits, trials)) > 0.01, "also where all or none hit"
+    with pytest.raises(DataError, match="8 of 7"):
+        wilson_interval(8, 7)
+
+
+def test_deviation_from_halves_of_a_mean_is_its_standard_error() -> None:
+    values = RNG.normal(3, 2, size=400)
+    expected = values.std(ddof=1) / np.sqrt(400)
+    assert halves_deviation(values, lambda v: float(v.mean()), repeats=4000) == pytest.approx(expected, rel=0.04)
+    biased = halves_deviation(values, lambda v: float(v.mean() + 100 / len(v)), repeats=4000)
+    assert biased == pytest.approx(expected, rel=0.04), "what n alone changes is no deviation"
+
+
+def test_deviation_from_halves_is_how_frechet_distances_scatter() -> None:
+    real = fit_gaussian(RNG.normal(size=(4000, 3)))
+    samples = RNG.normal(0.3, 1, size=(60, 200, 3))
+    scatter = np.std([frechet_distance(fit_gaussian(sample), real) for sample in samples])
+    deviations = [halves_deviation(sample, lambda v: frechet_distance(fit_gaussian(v), real)) for sample in samples]
+    assert np.mean(deviations) == pytest.approx(scatter, rel=0.35)

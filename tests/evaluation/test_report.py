@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -14,13 +15,17 @@ from duovox.audio import write_audio
 from duovox.config import MelConfig
 from duovox.contracts import AudioError, DataError, LabelError
 from duovox.data import Features, Statistics, prepare
-from duovox.evaluation import report
+from duovox.evaluation import reference
 from duovox.evaluation.clips import Clips, read_clips
-from duovox.evaluation.judge import Judge, build_network
-from duovox.evaluation.report import draw, evaluate, evaluate_folder, label_mix, reference_scores
+from duovox.evaluation.judge import Judge, Scores, build_network
+from duovox.evaluation.quality import Quality
+from duovox.evaluation.reference import reference_scores
+from duovox.evaluation.report import Row, draw, evaluate_folder, label_mix
+from duovox.evaluation.report import evaluate as evaluate_in_full
 
 LABELS = ("low", "middle", "high")
 PITCHES = (200, 800, 3200)
+evaluate = functools.partial(evaluate_in_full, resamples=2)
 
 
 def tones(label: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -125,7 +130,7 @@ def test_the_reference_is_computed_once_and_never_stale(judge: Judge, tmp_path: 
     features = some_features(each=4)
     first = reference_scores(judge, features, "test", tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(report, "_score_indices", lambda *_: pytest.fail("scored again"))
+        patched.setattr(reference, "_score_indices", lambda *_: pytest.fail("scored again"))
         assert np.array_equal(reference_scores(judge, features, "test", tmp_path).features, first.features)
         for other in (dataclasses.replace(features, digest="e"), features):
             with pytest.raises(pytest.fail.Exception):
@@ -187,3 +192,58 @@ def test_a_folder_is_evaluated_from_files_alone(judge: Judge, tmp_path: Path) ->
     found = evaluate_folder(tmp_path / "words", tmp_path / "judge.safetensors", tmp_path / "features", fid=False)
     assert found.rows[0].n == 24 and found.rows[0].system == "words" and found.judge_digest == judge.digest
     assert len(list((tmp_path / "features" / "reference").iterdir())) == 2
+
+
+class QuickJudge(Judge):
+    """Hears the pitch in zero crossings; four features."""
+
+    def __init__(self) -> None:
+        self.kind, self.labels, self.digest = "compact", LABELS, "0" * 64
+
+    def score(self, waves, batch: int = 64) -> Scores:  # type: ignore[no-untyped-def, override]
+        x = np.asarray(waves, np.float64)
+        x = x / np.abs(x).max(axis=1, keepdims=True)
+        crossings = (np.diff(np.sign(x[:, :4000]), axis=1) != 0).mean(axis=1)
+        distances = np.abs(np.log(crossings[:, None] + 1e-3) - np.log(np.array(PITCHES) / 8000 + 1e-3))
+        p = np.exp(-5 * distances) / np.exp(-5 * distances).sum(axis=1, keepdims=True)
+        features = np.stack([crossings, *x[:, :3].T], axis=1)
+        return Scores(p.astype(np.float32), features.astype(np.float32))
+
+
+def loudness(waves: np.ndarray) -> np.ndarray:
+    return np.abs(waves).max(axis=1).astype(np.float64)
+
+
+def test_every_figure_has_its_interval_and_quality_its_column() -> None:
+    features = some_features(each=84)
+    quality = Quality("loudness", "the peak", loudness)
+    found = evaluate(QuickJudge(), clips_of_test(features), features, quality=quality, resamples=40)
+    system = found.rows[0]
+    for low, high in (system.inception_interval, system.modified_inception_interval, system.am_interval, system.quality_interval):
+        assert low < high
+    assert system.inception_interval[0] < system.inception < system.inception_interval[1]
+    assert system.quality == pytest.approx(loudness(clips_of_test(features).waves).mean())
+    assert system.accuracy_interval is not None and system.accuracy_interval[1] - system.accuracy_interval[0] > 0.01
+    assert system.fid_deviation is not None and system.fid_deviation > 0
+    assert system.ndb is not None and 0 <= system.ndb <= 0.3 and found.rows[1].ndb == 0, "all train clips against all train clips"
+    page, data = found.to_markdown(), json.loads(found.to_json())
+    head, line, first = page.splitlines()[:3]
+    assert head.count("|") == line.count("|") == first.count("|") == 13 and head.endswith("| loudness (95 %) |")
+    assert "loudness: the peak." in page and f"± {system.fid_deviation:.3f}" in first and data["rows"][0]["ndb"] == system.ndb
+    again = evaluate(QuickJudge(), clips_of_test(features), features, quality=quality, resamples=40)
+    assert again.rows == found.rows
+
+
+def test_a_repeated_clip_fills_other_bins_than_real_clips_do() -> None:
+    features = some_features(each=84)
+    clips = clips_of_test(features)
+    stuck = Clips(np.repeat(clips.waves[:1], 252, axis=0), (LABELS[0],) * 252)
+    assert evaluate(QuickJudge(), stuck, features).rows[0].ndb > 3 * evaluate(QuickJudge(), clips, features).rows[0].ndb
+
+
+def test_figures_that_cannot_be_had_are_left_out() -> None:
+    features = some_features(each=3)
+    row: Row = evaluate(QuickJudge(), clips_of_test(features), features, resamples=0).rows[0]
+    assert row.ndb is None and row.quality is None and row.inception_interval is None and row.am_interval is None
+    assert row.fid is not None and row.fid_deviation is None, "nine clips are enough for four features, half of them are not"
+    assert row.accuracy_interval is not None

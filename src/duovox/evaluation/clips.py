@@ -37,10 +37,14 @@ def read_clips(folder: str | Path, known: Sequence[str]) -> Clips:
     paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in READABLE and not path.name.startswith(".")]
     if not paths:
         raise DataError(f"{folder}: no clips to judge; readable are {', '.join(READABLE)}")
-    labels = tuple(_label_of(path, folder, known) for path in paths)
+    return read_files(paths, [_label_of(path, folder, known) for path in paths])
+
+
+def read_files(paths: Sequence[Path], labels: Sequence[str | None]) -> Clips:
+    """These sound files, resampled and fitted as `read_clips` does. Raises `AudioError`."""
     waves = [read_audio(path, SAMPLE_RATE) for path in paths]
     notes = _changes(Counter(native_rate(path) for path in paths), [len(wave) for wave in waves])
-    return Clips(np.stack([fit_length(wave, CLIP_SAMPLES) for wave in waves]), labels, notes)
+    return Clips(np.stack([fit_length(wave, CLIP_SAMPLES) for wave in waves]), tuple(labels), notes)
 
 
 def _label_of(path: Path, folder: Path, known: Sequence[str]) -> str | None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from duovox.audio import write_whole
-from duovox.contracts import AudioError, BundleError, LabelError, ShapeError
+from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, ShapeError
 from duovox.mel import mel_filterbank
 
 SAMPLE_RATE = 16000
@@ -225,6 +225,15 @@ class Judge:
         if unknown:
             raise LabelError(f"this judge was not trained on {', '.join(unknown)}; it knows {', '.join(self.labels)}")
 
+    def refuse_guide(self, classifier: nn.Module) -> None:
+        """Raise `ConfigError` if this judge is inside the classifier that guides: every one of its tensors occurs in it, by value.
+
+        Compared in float16, as bundles store weights. A fine-tuned copy of the judge, or one hidden in a program that keeps its
+        weights elsewhere, is not found: nothing but the word of who made it can rule that out.
+        """
+        if _contents(self.network) <= _contents(classifier):
+            raise ConfigError("this judge is the classifier that guides the clips, so it would praise itself; give another with --judge")
+
     @torch.inference_mode()
     def score(self, waves: Tensor | NDArray[np.generic], batch: int = 64) -> Scores:
         """waves (N, S) at 16 kHz, floats in [-1, 1] or int16 -> `Scores`. Raises `ShapeError`, `AudioError` (not finite)."""
@@ -245,6 +254,12 @@ def as_floats(waves: Tensor | NDArray[np.generic]) -> Tensor:
     """Samples as a float32 tensor in [-1, 1]; int16 is divided by 32768."""
     tensor = waves if isinstance(waves, Tensor) else torch.from_numpy(np.array(waves))
     return tensor.float() / 32768 if tensor.dtype == torch.int16 else tensor.float()
+
+
+def _contents(module: nn.Module) -> set[tuple[tuple[int, ...], bytes]]:
+    """Shape and digest of every tensor of real numbers in a module's state, rounded to float16."""
+    tensors = [value.detach().cpu().half().contiguous() for value in module.state_dict().values() if value.is_floating_point()]
+    return {(tuple(tensor.shape), hashlib.sha256(tensor.numpy().tobytes()).digest()) for tensor in tensors}
 
 
 def _load_strictly(network: nn.Module, weights: Mapping[str, Tensor]) -> None:

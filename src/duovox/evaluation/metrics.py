@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,8 @@ def modified_inception_score(probabilities: ArrayLike, seed: int = 0, pairs: int
     rng = np.random.default_rng(seed)
     i = rng.integers(len(p), size=pairs)
     j = (i + rng.integers(1, len(p), size=pairs)) % len(p)
-    return float(np.exp(mean_divergence(p[i], p[j])))
+    logs = np.log(np.maximum(p, _TINY))
+    return float(np.exp((p[i] * (logs[i] - logs[j])).sum(axis=1).mean()))
 
 
 def am_score(probabilities: ArrayLike, train_probabilities: ArrayLike) -> float:
@@ -162,6 +164,32 @@ def bootstrap_interval(
     drawn = [statistic(x[rng.integers(len(x), size=len(x))]) for _ in range(repeats)]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def wilson_interval(hits: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """Interval of a proportion (Wilson 1927), which keeps its width where all or none hit: a bootstrap would have none there."""
+    if not 0 < level < 1 or not 0 <= hits <= trials or trials < 1:
+        raise DataError(f"a proportion needs hits among trials and a level between 0 and 1, got {hits} of {trials} and {level}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share, spread = hits / trials, z * z / trials
+    middle = (share + spread / 2) / (1 + spread)
+    half = float(np.sqrt(share * (1 - share) * spread + spread * spread / 4)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def halves_deviation(values: NDArray[Any], statistic: Callable[[NDArray[Any]], float], seed: int = 0, repeats: int = 5) -> float:
+    """Standard deviation of `statistic` over samples of n values, from its differences between the disjoint halves of a sample.
+
+    Root mean square of half the difference over `repeats` random halvings. For a statistic that depends on n (FID), where a bootstrap
+    would centre on the wrong value, both halves are off by the same; the deviation says nothing of how far.
+    """
+    rng = np.random.default_rng(seed)
+    half = len(values) // 2
+    differences = []
+    for _ in range(repeats):
+        order = rng.permutation(len(values))
+        differences.append(statistic(values[order[:half]]) - statistic(values[order[half : 2 * half]]))
+    return float(np.sqrt(np.square(differences).mean()) / 2)
 
 
 def _root(covariance: Floats) -> Floats:

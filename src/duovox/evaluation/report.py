@@ -1,34 +1,37 @@
 """One page of figures for a model's or anyone's clips: takes clips, a judge and the features of the real recordings.
 
 Gives a `Report` to the command line: the row of the system, with "real train" and "real test" of as many clips of the same
-labels beside it, as JSON or Markdown. The judge's scores of the real clips are kept in a file named by both digests, so they are
-computed once and never stale.
+labels beside it, as JSON or Markdown.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as write_tensors
 
 import duovox
-from duovox.audio import write_whole
-from duovox.contracts import DataError, OutputError, ShapeError
+from duovox.contracts import DataError, ShapeError
 from duovox.data import Features, open_features
 from duovox.evaluation import metrics
+from duovox.evaluation.bins import BINS, FEWEST, different_bins, enough_for_bins
 from duovox.evaluation.clips import Clips, read_clips
-from duovox.evaluation.judge import SAMPLE_RATE, Judge, Scores
+from duovox.evaluation.judge import Judge, Scores, as_floats
+from duovox.evaluation.quality import Quality
+from duovox.evaluation.reference import Reference, reference_scores
 
-REFERENCE_FORMAT = "duovox-reference-1"
+RESAMPLES = 200
+"""Resamples of a bootstrap interval."""
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Row:
     """The figures of one set of n clips; None where a figure cannot be had.
 
     `nearest_train` and `nearest_own` are medians of the distance, in the judge's features, to the nearest clip of the train
-    split and to the nearest other clip of the same label in this set: both small where a model repeats what it knows.
+    split and to the nearest other clip of the same label in this set: both small where a model repeats what it knows. Intervals are
+    95 %: Wilson's for accuracy, else percentiles of a bootstrap over clips. FID has none, since a resample's FID is too high;
+    `fid_deviation` (from disjoint halves) is how far another sample of n would scatter, and says nothing of the bias that n brings.
     """
 
     system: str
@@ -46,13 +51,20 @@ class Row:
     modified_inception: float
     am: float
     accuracy: float | None
-    accuracy_interval: tuple[float, float] | None
+    accuracy_interval: Interval | None
     accuracy_by_label: dict[str, float]
     confidence: float
     nearest_train: float
     nearest_own: float | None
     histogram: dict[str, int]
     confusion: dict[str, dict[str, int]]
+    fid_deviation: float | None = None
+    ndb: float | None = None
+    inception_interval: Interval | None = None
+    modified_inception_interval: Interval | None = None
+    am_interval: Interval | None = None
+    quality: float | None = None
+    quality_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,8 @@ class Report:
     notes: tuple[str, ...]
     versions: dict[str, str]
     command: str = ""
+    quality: str = ""
+    quality_about: str = ""
 
     def to_json(self) -> str:
         """All figures, unrounded."""
@@ -75,19 +89,30 @@ class Report:
 
     def to_markdown(self) -> str:
         """The rows as a table, accuracy and histogram by label as a second one, then where they come from."""
-        lines = [_HEADER, "|" + "---|" * 10, *map(_line, self.rows), "", *_by_label(self.rows), ""]
-        lines.append(
-            f"Judge: {self.judge}, digest `{self.judge_digest[:16]}`. FID, AM and nearest train against all {self.reference_clips} train "
-            f"clips of data `{self.data_digest[:16]}`. FID depends on n: compare rows of equal n only. Seed {self.seed}."
-        )
+        cells = [*_COLUMNS, *[f"{self.quality} (95 %)"] * bool(self.quality)]
+        lines = [_cells(cells), "|" + "---|" * len(cells), *(_line(row, bool(self.quality)) for row in self.rows), ""]
+        lines += [*_by_label(self.rows), "", " ".join(self._sources())]
         lines += [f"Note: {note}." for note in self.notes]
         lines.append("Versions: " + ", ".join(f"{name} {version}" for name, version in self.versions.items()) + ".")
         if self.command:
             lines.append(f"Command: `{self.command}`")
         return "\n".join(lines) + "\n"
 
+    def _sources(self) -> list[str]:
+        """What stands behind the figures, in sentences."""
+        judged = f"Judge: {self.judge}, digest `{self.judge_digest[:16]}`. FID, AM, NDB and nearest train against all"
+        found = [f"{judged} {self.reference_clips} train clips of data `{self.data_digest[:16]}`."]
+        found += ["FID and NDB depend on n: compare rows of equal n only.", _INTERVALS, _BINS]
+        return found + [f"{self.quality}: {self.quality_about}."] * bool(self.quality) + [f"Seed {self.seed}."]
 
-_HEADER = "| clips | n | FID | IS | mIS | AM | accuracy (95 %) | confidence | nearest train | nearest own |"
+
+_COLUMNS = ["clips", "n", "FID", f"NDB/{BINS}", "IS (95 %)", "mIS (95 %)", "AM (95 %)", "accuracy (95 %)", "confidence"]
+_COLUMNS += ["nearest train", "nearest own"]
+_INTERVALS = "Intervals: Wilson's for accuracy, bootstraps over clips for the others; ± is FID's standard deviation, from disjoint halves."
+_BINS = (
+    f"NDB/{BINS}: share of {BINS} bins of real train clips that differ at 5 %, about 0.05 for clips of the same distribution; "
+    f"left out for fewer than {FEWEST * BINS} clips."
+)
 
 
 def evaluate_folder(
@@ -100,6 +125,8 @@ def evaluate_folder(
     fid: bool = True,
     device: str = "cpu",
     command: str = "",
+    quality: Quality | None = None,
+    resamples: int = RESAMPLES,
 ) -> Report:
     """Judge a folder of clips (see `read_clips`) beside the real ones of a feature folder; the reference is cached there.
 
@@ -109,7 +136,19 @@ def evaluate_folder(
     features = open_features(features_folder)
     clips = read_clips(folder, judge.labels)
     name, cache = Path(folder).resolve().name, Path(features_folder) / "reference"
-    return evaluate(judge, clips, features, name=name, limit=limit, seed=seed, fid=fid, cache=cache, command=command)
+    return evaluate(
+        judge,
+        clips,
+        features,
+        name=name,
+        limit=limit,
+        seed=seed,
+        fid=fid,
+        cache=cache,
+        command=command,
+        quality=quality,
+        resamples=resamples,
+    )
 
 
 def evaluate(
@@ -123,12 +162,15 @@ def evaluate(
     fid: bool = True,
     cache: Path | None = None,
     command: str = "",
+    quality: Quality | None = None,
+    resamples: int = RESAMPLES,
 ) -> Report:
     """Judge clips, and real train and test clips beside them: as many of each label, or of the train split's mix without labels.
 
     Only as many real clips can be taken as there are; each row has its n. `limit` takes that many clips at random. `cache` is
-    a folder that keeps the judge's scores of the real clips. Raises `LabelError` for a judge that was trained on other labels,
-    and `DataError` for fewer clips than the figures need; with `fid` false FID is left out and two clips are enough.
+    a folder that keeps the judge's scores of the real clips. `quality` adds a column; `resamples` 0 leaves bootstrap intervals out.
+    Raises `LabelError` for a judge that was trained on other labels, and `DataError` for fewer clips than the figures need; with
+    `fid` false FID is left out and two clips are enough.
     """
     judge.require(features.labels)
     judge.require(label for label in clips.labels if label is not None)
@@ -137,19 +179,22 @@ def evaluate(
     rng = np.random.default_rng(seed)
     chosen = np.sort(rng.permutation(len(clips.waves))[:limit])
     train, test = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
-    _require_enough(len(chosen), train.features.shape[1], fid)
+    require_enough(len(chosen), train.features.shape[1], fid)
+    figures = _Figures(judge.labels, Reference.fit(train, seed), seed, fid, resamples, quality)
     index = np.array([judge.labels.index(label) for label in features.labels])
     said = {split: index[features.label[features.indices(split)]] for split in ("train", "test")}
     meant = np.array([-1 if clips.labels[i] is None else judge.labels.index(str(clips.labels[i])) for i in chosen])
     wanted = label_mix(meant, said["train"], len(judge.labels))
-    rows = [_row(name, judge.score(clips.waves[chosen]), meant, judge.labels, train, seed, fid)]
+    rows = [figures.row(name, judge.score(clips.waves[chosen]), clips.waves[chosen], meant)]
     for split, scores in (("train", train), ("test", test)):
         picked = draw(said[split], wanted, rng)
-        enough, itself = fid and len(picked) > scores.features.shape[1], picked if split == "train" else None
-        rows.append(_row(f"real {split}", _pick(scores, picked), said[split][picked], judge.labels, train, seed, enough, itself))
+        waves, itself = features.waves[features.indices(split)[picked]], picked if split == "train" else None
+        rows.append(figures.row(f"real {split}", _pick(scores, picked), waves, said[split][picked], itself))
     unlabelled = int((meant < 0).sum())
     notes = clips.notes + ((f"{unlabelled} clips have no label, accuracy is that of the others",) if 0 < unlabelled < len(chosen) else ())
-    return Report(tuple(rows), judge.kind, judge.digest, features.digest, len(train.features), seed, notes, _versions(), command)
+    named = (quality.name, quality.about) if quality else ("", "")
+    origin = (judge.kind, judge.digest, features.digest, len(train.features))
+    return Report(tuple(rows), *origin, seed, notes, _versions(), command, *named)
 
 
 def label_mix(meant: NDArray[np.int64], train: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
@@ -170,82 +215,77 @@ def draw(said: NDArray[np.int64], wanted: NDArray[np.int64], rng: np.random.Gene
     return np.sort(np.concatenate([rng.permutation(np.flatnonzero(said == label))[:count] for label, count in enumerate(wanted)]))
 
 
-def reference_scores(judge: Judge, features: Features, split: str, cache: Path | None = None) -> Scores:
-    """The judge's scores of a whole split, in the order of `features.indices(split)`, from the folder `cache` if they are there.
+@dataclass(frozen=True, eq=False)
+class _Figures:
+    """How the rows of one report are computed."""
 
-    Raises `DataError` for a split without clips or features of another sample rate. A cache that takes no file is done without.
-    """
-    indices = features.indices(split)
-    if features.mel.sample_rate != SAMPLE_RATE:
-        raise DataError(f"the judge hears {SAMPLE_RATE} Hz, these features are of {features.mel.sample_rate} Hz")
-    if len(indices) < 2:
-        raise DataError(f"the {split} split of these features has {len(indices)} clips; prepare a data set with more to compare with")
-    key = json.dumps([REFERENCE_FORMAT, features.digest, judge.digest, split])
-    path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors" if cache else None
-    scores = _read_scores(path, key, len(indices)) if path else None
-    if scores is None:
-        scores = _score_indices(judge, features, indices)
-        if path:
-            _write_scores(path, key, scores)
-    return scores
+    labels: Sequence[str]
+    reference: Reference
+    seed: int
+    fid: bool
+    resamples: int
+    quality: Quality | None
 
+    def row(
+        self,
+        system: str,
+        scores: Scores,
+        waves: NDArray[np.generic],
+        meant: NDArray[np.int64],
+        itself: NDArray[np.int64] | None = None,
+    ) -> Row:
+        """All figures of one set. `meant` (N,) is -1 for no label; `itself` says where the clips stand in the train split, if they do."""
+        p, x, train = scores.probabilities, scores.features, self.reference.scores
+        heard, known = p.argmax(axis=1), np.flatnonzero(meant >= 0)
+        right = heard[known] == meant[known]
+        table = metrics.confusion(p[known], meant[known]) if len(known) else np.zeros((0, 0), np.int64)
+        own = metrics.nearest_within_label(x, np.where(meant >= 0, meant, heard))
+        bare = Row(
+            system=system,
+            n=len(p),
+            fid=self._fid(x) if self._enough(len(p), x) else None,
+            inception=metrics.inception_score(p, self.seed),
+            modified_inception=metrics.modified_inception_score(p, self.seed),
+            am=metrics.am_score(p, train.probabilities),
+            accuracy=metrics.label_accuracy(p[known], meant[known]) if len(known) else None,
+            accuracy_interval=metrics.wilson_interval(int(right.sum()), len(known)) if len(known) else None,
+            accuracy_by_label={self.labels[i]: float(right[meant[known] == i].mean()) for i in np.unique(meant[known])},
+            confidence=metrics.mean_confidence(p),
+            nearest_train=float(np.median(metrics.nearest_distances(x, train.features, itself))),
+            nearest_own=float(np.median(own)) if len(own) else None,
+            histogram=_named(self.labels, metrics.histogram(p)),
+            confusion={label: _named(self.labels, row) for label, row in zip(self.labels, table, strict=False) if row.any()},
+        )
+        return self._with_quality(self._with_scatter(bare, scores), waves)
 
-def _score_indices(judge: Judge, features: Features, indices: NDArray[np.int64], chunk: int = 1024) -> Scores:
-    parts = [judge.score(features.waves[indices[start : start + chunk]]) for start in range(0, len(indices), chunk)]
-    return Scores(np.concatenate([p.probabilities for p in parts]), np.concatenate([p.features for p in parts]))
+    def _with_scatter(self, row: Row, scores: Scores) -> Row:
+        """NDB, and how far the figures would scatter in another sample of as many clips."""
+        p, x, bins = scores.probabilities, scores.features, self.reference.bins
+        mean_train = np.asarray(self.reference.scores.probabilities, np.float64).mean(axis=0, keepdims=True)
+        return replace(
+            row,
+            fid_deviation=metrics.halves_deviation(x, self._fid, self.seed) if self._enough(len(p) // 2, x) else None,
+            ndb=different_bins(bins, x) if bins and enough_for_bins(len(p)) else None,
+            inception_interval=self._interval(p, partial(metrics.inception_score, seed=self.seed)),
+            modified_inception_interval=self._interval(p, partial(metrics.modified_inception_score, seed=self.seed)),
+            am_interval=self._interval(p, partial(metrics.am_score, train_probabilities=mean_train)),
+        )
 
+    def _with_quality(self, row: Row, waves: NDArray[np.generic]) -> Row:
+        if self.quality is None:
+            return row
+        values = self.quality.score(as_floats(waves).numpy())
+        return replace(row, quality=float(values.mean()), quality_interval=self._interval(values, metrics.mean))
 
-def _read_scores(path: Path, key: str, count: int) -> Scores | None:
-    """Cached scores; None where there are none, or others, or damaged ones."""
-    try:
-        with safe_open(path, "numpy") as file:
-            same = (file.metadata() or {}).get("duovox") == key
-            scores = Scores(file.get_tensor("probabilities"), file.get_tensor("features"))
-    except (OSError, SafetensorError):
-        return None
-    return scores if same and len(scores.features) == len(scores.probabilities) == count else None
+    def _fid(self, features: NDArray[np.floating[Any]]) -> float:
+        return metrics.frechet_distance(metrics.fit_gaussian(features), self.reference.gaussian)
 
+    def _enough(self, clips: int, features: NDArray[np.floating[Any]]) -> bool:
+        """Whether FID is wanted and can be had from so many clips."""
+        return self.fid and clips > features.shape[1]
 
-def _write_scores(path: Path, key: str, scores: Scores) -> None:
-    tensors = {"probabilities": torch.from_numpy(scores.probabilities), "features": torch.from_numpy(scores.features)}
-    try:
-        write_whole(path, write_tensors(tensors, {"duovox": key}), force=True, parents=True)
-    except OutputError:
-        return
-
-
-def _row(
-    system: str,
-    scores: Scores,
-    meant: NDArray[np.int64],
-    labels: Sequence[str],
-    train: Scores,
-    seed: int,
-    fid: bool,
-    itself: NDArray[np.int64] | None = None,
-) -> Row:
-    """All figures of one set. `meant` (N,) is -1 for no label; `itself` says where the clips stand in the train split, if they do."""
-    p, heard = scores.probabilities, scores.probabilities.argmax(axis=1)
-    known = np.flatnonzero(meant >= 0)
-    right = heard[known] == meant[known]
-    table = metrics.confusion(p[known], meant[known]) if len(known) else np.zeros((0, 0), np.int64)
-    own = metrics.nearest_within_label(scores.features, np.where(meant >= 0, meant, heard))
-    return Row(
-        system=system,
-        n=len(p),
-        fid=metrics.frechet_distance(metrics.fit_gaussian(scores.features), metrics.fit_gaussian(train.features)) if fid else None,
-        inception=metrics.inception_score(p, seed),
-        modified_inception=metrics.modified_inception_score(p, seed),
-        am=metrics.am_score(p, train.probabilities),
-        accuracy=metrics.label_accuracy(p[known], meant[known]) if len(known) else None,
-        accuracy_interval=metrics.bootstrap_interval(right, seed=seed) if len(known) else None,
-        accuracy_by_label={labels[i]: float(right[meant[known] == i].mean()) for i in np.unique(meant[known])},
-        confidence=metrics.mean_confidence(p),
-        nearest_train=float(np.median(metrics.nearest_distances(scores.features, train.features, itself))),
-        nearest_own=float(np.median(own)) if len(own) else None,
-        histogram=_named(labels, metrics.histogram(p)),
-        confusion={label: _named(labels, row) for label, row in zip(labels, table, strict=False) if row.any()},
-    )
+    def _interval(self, values: NDArray[Any], statistic: Callable[[NDArray[Any]], float]) -> Interval | None:
+        return metrics.bootstrap_interval(values, statistic, repeats=self.resamples, seed=self.seed) if self.resamples else None
 
 
 def _named(labels: Sequence[str], counts: NDArray[np.int64]) -> dict[str, int]:
@@ -256,8 +296,8 @@ def _pick(scores: Scores, indices: NDArray[np.int64]) -> Scores:
     return Scores(scores.probabilities[indices], scores.features[indices])
 
 
-def _require_enough(count: int, dimensions: int, fid: bool) -> None:
-    """FID's covariance has full rank only with more clips than features."""
+def require_enough(count: int, dimensions: int, fid: bool) -> None:
+    """Raise `DataError` for too few clips: FID's covariance has full rank only with more clips than features."""
     if fid and count <= dimensions:
         raise DataError(f"FID with this judge needs at least {dimensions + 1} clips, got {count}; give more, or leave FID out")
     if count < 2:
@@ -272,12 +312,23 @@ def _figure(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _line(row: Row) -> str:
-    """One row of the main table."""
-    interval = f" ({row.accuracy_interval[0]:.3f} - {row.accuracy_interval[1]:.3f})" if row.accuracy_interval else ""
-    cells = [row.system, str(row.n), _figure(row.fid, 3), _figure(row.inception, 2), _figure(row.modified_inception, 1), _figure(row.am, 3)]
-    cells += [_figure(row.accuracy, 3) + interval, _figure(row.confidence, 3), _figure(row.nearest_train, 2), _figure(row.nearest_own, 2)]
+def _within(value: float | None, interval: Interval | None, digits: int) -> str:
+    """A figure and its interval, where there is one."""
+    return _figure(value, digits) + (f" ({interval[0]:.{digits}f} - {interval[1]:.{digits}f})" if interval else "")
+
+
+def _cells(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
+
+
+def _line(row: Row, quality: bool) -> str:
+    """One row of the main table."""
+    cells = [row.system, str(row.n), _figure(row.fid, 3) + (f" ± {row.fid_deviation:.3f}" if row.fid_deviation is not None else "")]
+    cells += [_figure(row.ndb, 2), _within(row.inception, row.inception_interval, 2)]
+    cells += [_within(row.modified_inception, row.modified_inception_interval, 1), _within(row.am, row.am_interval, 3)]
+    cells += [_within(row.accuracy, row.accuracy_interval, 3), _figure(row.confidence, 3)]
+    cells += [_figure(row.nearest_train, 2), _figure(row.nearest_own, 2)]
+    return _cells(cells + [_within(row.quality, row.quality_interval, 2)] * quality)
 
 
 def _by_label(rows: Sequence[Row]) -> list[str]:

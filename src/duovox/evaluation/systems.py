@@ -1,0 +1,215 @@
+"""What is to be scored: takes the name of a model or a folder of clips, makes a model's clips, gives a `Report`.
+
+A folder of clips that was made here says in `settings.json` what it holds, so that it can be gone on with, and never mixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm import tqdm
+
+from duovox.audio import write_audio, write_whole
+from duovox.classifiers.frozen import fingerprint
+from duovox.config import SampleConfig, read_recipe, to_dict
+from duovox.contracts import BundleError, ConfigError, DataError, OutputError
+from duovox.data import open_features
+from duovox.duovox import Duovox, locate
+from duovox.evaluation.clips import Clips, read_files
+from duovox.evaluation.judge import Judge
+from duovox.evaluation.quality import Quality
+from duovox.evaluation.reference import reference_scores
+from duovox.evaluation.report import RESAMPLES, Report, evaluate, require_enough
+from duovox.training.assemble import assemble
+from duovox.training.loop import differences
+
+CLIPS_FORMAT = "duovox-clips-1"
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Which clips of a model to make: `n` a label, seeds 0 to n - 1, or as many in all without labels; None is the model's own."""
+
+    n: int = 50
+    gamma: float | None = None
+    steps: int | None = None
+    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None
+    unconditional: bool = False
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.batch < 1:
+            raise ConfigError(f"the number of clips and the batch must be at least 1, not {min(self.n, self.batch)}")
+        if self.unconditional and self.gamma is not None:
+            raise ConfigError("gamma is the strength of guidance towards a label; unconditional clips have none")
+
+    def sample(self, voice: Duovox) -> SampleConfig:
+        """The settings in full."""
+        given = {"gamma": self.gamma, "steps": self.steps, "sampler": self.sampler}
+        return replace(voice.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+
+    def places(self, voice: Duovox) -> dict[str | None, list[Path]]:
+        """Where each label's clips lie in a folder; a clip's place in the list is its seed."""
+        if self.unconditional:
+            return {None: [Path(f"{seed}.wav") for seed in range(self.n * len(voice.labels))]}
+        return {label: [Path(label) / f"{seed}.wav" for seed in range(self.n)] for label in voice.labels}
+
+
+def open_system(what: str, recipe: str | None = None, trust_code: bool = False) -> Duovox | Path:
+    """A model, or a folder of clips as it is: `what` names a bundle (name, folder, hub id), a folder of runs, or a folder of clips.
+
+    A name in the package comes first (`./name` is the folder). A folder of runs is one that holds a trained subnet; `recipe`
+    (`compact` if left out) is the one it was trained with. Raises `BundleError`, `ConfigError`, `TrainingError`.
+    """
+    try:
+        place = locate(what)
+    except BundleError as error:
+        raise BundleError(f"{error}; nor is it a folder of clips or of runs") from None
+    if (place / "subnet" / "weights.safetensors").is_file():
+        return Duovox(assemble(place, read_recipe(recipe or "compact")))
+    if recipe is not None:
+        raise ConfigError(f"--recipe is for a folder of runs, and {what} holds no trained subnet")
+    return Duovox.from_pretrained(place, trust_code=trust_code) if (place / "config.json").is_file() else place
+
+
+def evaluate_model(
+    voice: Duovox,
+    judge_path: str | Path,
+    features_folder: str | Path,
+    wanted: Generation | None = None,
+    clips: Path | None = None,
+    *,
+    name: str = "model",
+    limit: int | None = None,
+    seed: int = 0,
+    fid: bool = True,
+    device: str = "cpu",
+    command: str = "",
+    quality: Quality | None = None,
+    resamples: int = RESAMPLES,
+) -> Report:
+    """Make a model's clips in the folder `clips` (a temporary one if left out), or go on with those there, and judge them.
+
+    Everything that can be refused is refused before the first clip is made: beside what `evaluate` raises, a judge that is the
+    guiding classifier (`ConfigError`), and a folder that holds anything else (`OutputError`).
+    """
+    wanted, cache = wanted or Generation(), Path(features_folder) / "reference"
+    judge, features = Judge.load(judge_path).to(device), open_features(features_folder)
+    judge.refuse_guide(voice.bundle.model.classifier)
+    judge.require([*features.labels, *voice.labels])
+    train, _ = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
+    count = wanted.n * len(voice.labels)
+    require_enough(count if limit is None else min(limit, count), train.features.shape[1], fid)
+    with tempfile.TemporaryDirectory(prefix="duovox-") if clips is None else nullcontext(clips) as folder:
+        found = make_clips(voice.to(device), Path(folder), wanted)
+    return evaluate(
+        judge,
+        found,
+        features,
+        name=name,
+        limit=limit,
+        seed=seed,
+        fid=fid,
+        cache=cache,
+        command=command,
+        quality=quality,
+        resamples=resamples,
+    )
+
+
+def make_clips(voice: Duovox, folder: Path, wanted: Generation) -> Clips:
+    """Make the clips that are wanted and not yet in `folder`, and read them all. Other clips of the same settings may lie there too.
+
+    Raises `OutputError` for a folder with other things in it, clips of other settings, or one that another run is writing to.
+    """
+    sample, places = wanted.sample(voice), wanted.places(voice)
+    with _claimed(folder):
+        _settle(folder, _story(voice, sample, wanted.unconditional))
+        chunks = [(label, start) for label, names in places.items() for start in range(0, len(names), wanted.batch)]
+        for label, start in tqdm(chunks, desc="clips", unit="batch"):
+            _speak(voice, label, sample, start, [folder / name for name in places[label][start : start + wanted.batch]])
+        labels = [label for label, names in places.items() for _ in names]
+        found = read_files([folder / name for names in places.values() for name in names], labels)
+    return replace(found, notes=(_note(voice, sample, places), *found.notes))
+
+
+def _speak(voice: Duovox, label: str | None, sample: SampleConfig, start: int, paths: list[Path]) -> None:
+    """Write those of a batch's clips that are missing; `start` is the seed of the first.
+
+    The whole batch is made again: alone, a clip may round otherwise in its last bits, and who was interrupted should not see it.
+    """
+    if all(path.is_file() for path in paths):
+        return
+    made = voice.generate(label, len(paths), gamma=sample.gamma, steps=sample.steps, sampler=sample.sampler, seed=start, batch=len(paths))
+    for path, clip in zip(paths, made, strict=True):
+        if not path.is_file():
+            write_audio(path, clip.wave, clip.rate, parents=True)
+
+
+def _story(voice: Duovox, sample: SampleConfig, unconditional: bool) -> dict[str, Any]:
+    """All that decides a clip but its label and seed, as plain JSON values."""
+    config, vocoder = voice.config, voice.bundle.vocoder
+    parts = [fingerprint(voice.bundle.model), fingerprint(vocoder) if vocoder is not None else "", config.digests]
+    parts += [to_dict(replace(config.recipe, sample=SampleConfig())), to_dict(config.mel_scale), to_dict(config.calibration)]
+    return {
+        "format": CLIPS_FORMAT,
+        "model": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
+        "unconditional": unconditional,
+        "sample": to_dict(sample),
+    }
+
+
+def _settle(folder: Path, story: dict[str, Any]) -> None:
+    """Write the settings into a new or empty folder, or make sure that those there are the same."""
+    path = folder / SETTINGS
+    if not path.exists():
+        if any(folder.iterdir()):
+            raise OutputError(f"{folder} holds other things than clips made by this command; choose a new folder")
+        write_whole(path, (json.dumps(story, indent=2) + "\n").encode())
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); choose a new folder for the clips") from None
+    for name, old, new in differences(before, story):
+        raise OutputError(f"the clips in {folder} were made with {name} = {old!r}, now it is {new!r}; choose a new folder")
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder (made if missing) for this process alone; a lock of the file system, so a killed run leaves none behind."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"cannot write clips to {folder}: {error.strerror or error}") from None
+    try:
+        _lock(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    import fcntl  # not on every system: only who makes clips needs it
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"another run is writing clips to {folder}; wait for it or choose another folder") from None
+
+
+def _note(voice: Duovox, sample: SampleConfig, places: dict[str | None, list[Path]]) -> str:
+    """How the clips were made, in words."""
+    count, each = len(next(iter(places.values()))), "unconditional" if None in places else f"of each label, gamma {sample.gamma:g}"
+    vocoder = "neural vocoder" if voice.bundle.vocoder is not None else "Griffin-Lim"
+    return f"the clips are seeds 0 to {count - 1} {each}, {sample.sampler} with {sample.steps} steps, {vocoder}"
