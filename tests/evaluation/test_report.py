@@ -247,3 +247,5 @@ def test_figures_that_cannot_be_had_are_left_out() -> None:
     assert row.ndb is None and row.quality is None and row.inception_interval is None and row.am_interval is None
     assert row.fid is not None and row.fid_deviation is None, "nine clips are enough for four features, half of them are not"
     assert row.accuracy_interval is not None
+    few = evaluate(QuickJudge(), clips_of_test(features), features, quality=Quality("loudness", "", loudness)).rows[0]
+    assert few.inception_interval is None and few.am_interval is None and few.quality_interval is not None

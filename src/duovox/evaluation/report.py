@@ -19,17 +19,21 @@ import torch
 from numpy.typing import NDArray
 
 import duovox
+from duovox.audio import fit_length
 from duovox.contracts import DataError, ShapeError
 from duovox.data import Features, open_features
 from duovox.evaluation import metrics
 from duovox.evaluation.bins import BINS, FEWEST, different_bins, enough_for_bins
 from duovox.evaluation.clips import Clips, read_clips
-from duovox.evaluation.judge import Judge, Scores, as_floats
+from duovox.evaluation.judge import CLIP_SAMPLES, Judge, Scores, as_floats
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import Reference, reference_scores
 
 RESAMPLES = 200
 """Resamples of a bootstrap interval."""
+
+FEWEST_TO_RESAMPLE = 50
+"""Clips below which IS, mIS and AM, which compare clips with each other, have no interval: a resample's twins would distort them."""
 
 Interval = tuple[float, float]
 
@@ -40,8 +44,9 @@ class Row:
 
     `nearest_train` and `nearest_own` are medians of the distance, in the judge's features, to the nearest clip of the train
     split and to the nearest other clip of the same label in this set: both small where a model repeats what it knows. Intervals are
-    95 %: Wilson's for accuracy, else percentiles of a bootstrap over clips. FID has none, since a resample's FID is too high;
-    `fid_deviation` (from disjoint halves) is how far another sample of n would scatter, and says nothing of the bias that n brings.
+    95 %: Wilson's for accuracy, else percentiles of a bootstrap over clips (those of AM lie somewhat high, as AM itself does for few
+    clips). FID has none, since a resample's FID is too high; `fid_deviation` (from disjoint halves) is how far another sample of n
+    would scatter, on the safe side, and says nothing of the bias that n brings.
     """
 
     system: str
@@ -108,7 +113,10 @@ class Report:
 
 _COLUMNS = ["clips", "n", "FID", f"NDB/{BINS}", "IS (95 %)", "mIS (95 %)", "AM (95 %)", "accuracy (95 %)", "confidence"]
 _COLUMNS += ["nearest train", "nearest own"]
-_INTERVALS = "Intervals: Wilson's for accuracy, bootstraps over clips for the others; ± is FID's standard deviation, from disjoint halves."
+_INTERVALS = (
+    "Intervals: Wilson's for accuracy, bootstraps over clips for the others. ± is FID's standard deviation, from disjoint halves, which "
+    "is up to 1.4 times too large where FID is small."
+)
 _BINS = (
     f"NDB/{BINS}: share of {BINS} bins of real train clips that differ at 5 %, about 0.05 for clips of the same distribution; "
     f"left out for fewer than {FEWEST * BINS} clips."
@@ -266,15 +274,15 @@ class _Figures:
             row,
             fid_deviation=metrics.halves_deviation(x, self._fid, self.seed) if self._enough(len(p) // 2, x) else None,
             ndb=different_bins(bins, x) if bins and enough_for_bins(len(p)) else None,
-            inception_interval=self._interval(p, partial(metrics.inception_score, seed=self.seed)),
-            modified_inception_interval=self._interval(p, partial(metrics.modified_inception_score, seed=self.seed)),
-            am_interval=self._interval(p, partial(metrics.am_score, train_probabilities=mean_train)),
+            inception_interval=self._interval(p, partial(metrics.inception_score, seed=self.seed), FEWEST_TO_RESAMPLE),
+            modified_inception_interval=self._interval(p, partial(metrics.modified_inception_score, seed=self.seed), FEWEST_TO_RESAMPLE),
+            am_interval=self._interval(p, partial(metrics.am_score, train_probabilities=mean_train), FEWEST_TO_RESAMPLE),
         )
 
     def _with_quality(self, row: Row, waves: NDArray[np.generic]) -> Row:
         if self.quality is None:
             return row
-        values = self.quality.score(as_floats(waves).numpy())
+        values = self.quality.score(np.stack([fit_length(wave, CLIP_SAMPLES) for wave in as_floats(waves).numpy()]))
         return replace(row, quality=float(values.mean()), quality_interval=self._interval(values, metrics.mean))
 
     def _fid(self, features: NDArray[np.floating[Any]]) -> float:
@@ -284,8 +292,10 @@ class _Figures:
         """Whether FID is wanted and can be had from so many clips."""
         return self.fid and clips > features.shape[1]
 
-    def _interval(self, values: NDArray[Any], statistic: Callable[[NDArray[Any]], float]) -> Interval | None:
-        return metrics.bootstrap_interval(values, statistic, repeats=self.resamples, seed=self.seed) if self.resamples else None
+    def _interval(self, values: NDArray[Any], statistic: Callable[[NDArray[Any]], float], fewest: int = 1) -> Interval | None:
+        if self.resamples < 1 or len(values) < fewest:
+            return None
+        return metrics.bootstrap_interval(values, statistic, repeats=self.resamples, seed=self.seed)
 
 
 def _named(labels: Sequence[str], counts: NDArray[np.int64]) -> dict[str, int]:
