@@ -479,7 +479,7 @@ def test_untouched_when_repurposing_fails(tiny_recipe: Recipe, monkeypatch: pyte
         with pytest.raises(ClassifierError):
             repurpose(network, features=MEL, recipe=tiny_recipe, **options)  # type: ignore[arg-type]
         assert snapshot(network) == before
-    for name in ("candidates", "export_bytes", "_fill_bridge"):
+    for name in ("candidates", "export_bytes", "_with_classifier"):
         with monkeypatch.context() as patch:
             patch.setattr(repurposing, name, lambda *_: (_ for _ in ()).throw(StopError))
             with pytest.raises(StopError):

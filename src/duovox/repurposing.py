@@ -38,7 +38,7 @@ from duovox.vocoder.istft_net import ISTFTNet
 AS_IT_CAME: dict[str, Any] = {"guide_at": "estimate", "gamma": 10.0, "guidance_low": 0.2, "guidance_high": 10.0}
 """Default guidance by a classifier that never met noise: harder than usual, and only where the estimate is a word but not yet done.
 
-Chosen on a ResNet-18, seeds from 5000 on: docs/tutorials/wave_classifier.md has the figures.
+Chosen on a ResNet-18, seeds from 5000 on: docs/repurposed.md has the figures.
 """
 
 
@@ -173,49 +173,52 @@ def repurpose(
     """
     torch.default_generator.manual_seed(0)  # what is drawn here is the same in every process, or no run could go on in another
     loaded = classifier if isinstance(classifier, Loaded) else None
-    network = _copy(classifier)
+    network, external = _copy(classifier), _described(loaded, labels, features, output)
+    base, vocoder, scale = _with_vocoder(recipe if isinstance(recipe, Recipe) else read_recipe(recipe), external, vocoder)
+    plain = _built(replace(base, external=external), network, scale, vocoder)
+    found = tuple(candidates(plain))
+    chosen = choose(found) if taps is None else resolve(found, taps)
+    code = loaded.code if loaded else export_bytes(network, _example(plain), [tap.name for tap in chosen])
+    source = external.source if loaded else "export" if code else "object"
+    finished = _with_classifier(base, replace(external, taps=chosen, conditioned=conditioned, source=source))
+    made = _built(finished, network, scale, vocoder)
+    made.code = code
+    return Repurposed(finished, made, found, vocoder)
+
+
+def _described(
+    loaded: Loaded | None, labels: Sequence[str] | None, features: MelInput | WaveInput | None, output: str = ""
+) -> ExternalConfig:
+    """What is said of the classifier, by the caller or else by what it was loaded from."""
     labels = labels or (loaded.labels if loaded else None) or ()
     features = features or (loaded and (loaded.mel_input or loaded.wave_input)) or None
-    if not labels or features is None:
-        raise ClassifierError(
-            f"say {'the labels, in the order of the outputs' if not labels else 'what the classifier takes: features=...'}"
-        )
+    if not labels:
+        raise ClassifierError("say the labels, in the order of the classifier's outputs: labels=...")
+    if features is None:
+        raise ClassifierError("say what the classifier takes: features=...")
     if not isinstance(features, MelInput | WaveInput):
         raise ClassifierError(f"features must be a duovox.MelInput or a duovox.WaveInput, not a {type(features).__name__}")
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise ConfigError(f"labels must be a list of texts, not {labels!r}")
-    external = ExternalConfig(
+    mel_input, wave_input = (features, None) if isinstance(features, MelInput) else (None, features)
+    return ExternalConfig(
         labels=tuple(labels),
         source=loaded.source if loaded else "object",
         entry=loaded.entry if loaded else "",
         arguments=loaded.arguments if loaded else "{}",
-        mel_input=features if isinstance(features, MelInput) else None,
-        wave_input=features if isinstance(features, WaveInput) else None,
+        mel_input=mel_input,
+        wave_input=wave_input,
         output=output,
     )
-    base, vocoder, scale = _with_vocoder(recipe if isinstance(recipe, Recipe) else read_recipe(recipe), features, vocoder)
-    plain = build_external(replace(base, external=external), network, scale)
-    _fill_bridge(plain, vocoder)
-    found, chosen = _find_taps(plain, taps)
-    code = loaded.code if loaded else export_bytes(network, _example(plain), [tap.name for tap in chosen])
-    source = external.source if loaded else "export" if code else "object"
-    finished = _with_classifier(base, replace(external, taps=chosen, conditioned=conditioned, source=source))
-    made = build_external(finished, network, scale)
-    _fill_bridge(made, vocoder)
-    made.code = code
-    return Repurposed(finished, made, found, vocoder)
 
 
 def guess_labels(
     loaded: Loaded, features: MelInput | WaveInput | None, output: str = "", recipe: str | Path = "compact"
 ) -> tuple[str, ...]:
     """Numbers in place of labels, as many as the network has outputs; only to look at its layers."""
-    features = features or loaded.mel_input or loaded.wave_input
-    if features is None:
-        raise ClassifierError("say what the classifier takes: features=...")
-    base, vocoder, scale = _with_vocoder(read_recipe(recipe), features, None)
-    mel_input, wave_input = (features, None) if isinstance(features, MelInput) else (None, features)
-    front_end = build_front_end(base.mel, mel_input, wave_input, copy.deepcopy(vocoder))
+    external = _described(loaded, ["unknown"], features, output)
+    base, vocoder, scale = _with_vocoder(read_recipe(recipe), external, None)
+    front_end = build_front_end(base.mel, external.mel_input, external.wave_input, copy.deepcopy(vocoder))
     silence = torch.full((1, 1, base.mel.n_mels, base.mel.frames), scale.shift)
     with torch.no_grad():
         logits = pick_logits(call_network(_copy(loaded), front_end(silence)), output)
@@ -258,7 +261,7 @@ def _copy(given: object) -> nn.Module:
         ) from None
 
 
-def _with_vocoder(base: Recipe, features: MelInput | WaveInput, vocoder: ISTFTNet | None) -> tuple[Recipe, ISTFTNet | None, MelScale]:
+def _with_vocoder(base: Recipe, external: ExternalConfig, vocoder: ISTFTNet | None) -> tuple[Recipe, ISTFTNet | None, MelScale]:
     """The recipe with the settings of the vocoder in use, that vocoder, and a mel scale to try the classifier with.
 
     It is the one in the package if that fits the recipe's mel; a classifier of waveforms hears its mels through it.
@@ -266,7 +269,7 @@ def _with_vocoder(base: Recipe, features: MelInput | WaveInput, vocoder: ISTFTNe
     packaged = read_bundle(locate("sc06"))
     if vocoder is None and packaged.config.recipe.mel == base.mel:
         vocoder = packaged.vocoder
-    if vocoder is None and isinstance(features, WaveInput):
+    if vocoder is None and external.wave_input is not None:
         raise ClassifierError(f"the package's vocoder is for another mel than that of recipe {base.name}; give one with vocoder=...")
     if vocoder is not None:
         vocoder.check(base.mel, f"recipe {base.name}")
@@ -274,23 +277,13 @@ def _with_vocoder(base: Recipe, features: MelInput | WaveInput, vocoder: ISTFTNe
     return (base if vocoder is None else replace(base, vocoder=vocoder.config)), vocoder, packaged.config.mel_scale
 
 
-def _fill_bridge(classifier: ExternalClassifier, vocoder: ISTFTNet | None) -> None:
-    """Give the bridge to waveforms, if there is one, the vocoder's weights."""
+def _built(recipe: Recipe, network: nn.Module, scale: MelScale, vocoder: ISTFTNet | None) -> ExternalClassifier:
+    """The classifier of the recipe, its bridge to waveforms, if it has one, with the vocoder's weights."""
+    classifier = build_external(recipe, network, scale)
     if isinstance(classifier.front_end, WaveFrontEnd):
         assert vocoder is not None
         classifier.front_end.vocoder.load_state_dict(vocoder.state_dict(), strict=True)
-
-
-def _find_taps(
-    classifier: ExternalClassifier, taps: Sequence[str | TapConfig] | None
-) -> tuple[tuple[Candidate, ...], tuple[TapConfig, ...]]:
-    found = candidates(classifier)
-    chosen = choose(found) if taps is None else resolve(found, taps)
-    axes = {layer.name: layer.axes for layer in found}
-    for tap in chosen:
-        if len(tap.axes) != len(axes[tap.name]):
-            raise ClassifierError(f"layer {tap.name!r} has {len(axes[tap.name])} axes ({axes[tap.name]}), but the tap names {tap.axes}")
-    return tuple(found), chosen
+    return classifier
 
 
 def _example(classifier: ExternalClassifier) -> Tensor:
