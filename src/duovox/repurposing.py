@@ -193,7 +193,7 @@ def _described(
     labels = labels or (loaded.labels if loaded else None) or ()
     features = features or (loaded and (loaded.mel_input or loaded.wave_input)) or None
     if not labels:
-        raise ClassifierError("say the labels, in the order of the classifier's outputs: labels=...")
+        raise ClassifierError("say the labels, in the order of the outputs: labels=...")
     if features is None:
         raise ClassifierError("say what the classifier takes: features=...")
     if not isinstance(features, MelInput | WaveInput):
