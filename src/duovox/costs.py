@@ -13,12 +13,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from duovox.classifiers.external import ExternalClassifier
 from duovox.model import GenerativeClassifier, GuideAt, LabelledDenoiser
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Parameters, and GMACs: of the classifier's forward, and of one network evaluation without and with guidance."""
+    """Parameters (without those of a bridge to someone else's classifier), and GMACs: of the classifier's forward, and of one
+    network evaluation without and with guidance, bridge included."""
 
     classifier_parameters: int
     subnet_parameters: int
@@ -44,8 +46,10 @@ def count_costs(model: GenerativeClassifier, guide_at: GuideAt = "noised") -> Co
     """Count one clip's evaluation, guided where `guide_at` says."""
     noised = torch.zeros(1, 1, model.mel.n_mels, model.mel.frames)
     sigma, label = torch.ones(1), torch.zeros(1, dtype=torch.long)
+    network = model.classifier.network
+    bridge = parameters(network.front_end) if isinstance(network, ExternalClassifier) else 0
     return Costs(
-        parameters(model.classifier),
+        parameters(network) - bridge,
         parameters(model.subnet),
         gmacs(lambda: model.classifier(noised, sigma)),
         gmacs(lambda: model(noised, sigma)),

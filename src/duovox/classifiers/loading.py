@@ -60,7 +60,9 @@ def rebuild_network(external: ExternalConfig, tensors: Mapping[str, Tensor] | No
         raise BundleError(f"this bundle cannot build its classifier: {needs(external)}")
     code = f"the function {external.entry}" if external.source == "factory" else f"the program {code_file}"
     if external.source != "huggingface" and not trust_code:
-        raise BundleError(f"loading this classifier would run {code}, which its bundle chose; if you trust it, pass trust_code=True")
+        raise BundleError(
+            f"loading this classifier would run {code}, which its bundle chose; if you trust it: trust_code=True, --trust-code"
+        )
     try:
         network = _build(external, code_file)
         if tensors is not None:
