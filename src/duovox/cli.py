@@ -380,6 +380,76 @@ def evaluate(
 
 
 @app.command
+def experiment(
+    which: Positional[Literal["table1", "regimes", "gamma"]],
+    /,
+    data: Path,
+    out: Path,
+    recipe: str = "compact",
+    judge: Path | None = None,
+    classifier: Path | None = None,
+    vocoder: str | None = None,
+    n: int = 50,
+    seeds: int | None = None,
+    updates: int | None = None,
+    only: str | None = None,
+    time_budget: str | None = None,
+    quality: str | None = None,
+    fid: bool = True,
+    batch: int = 8,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+) -> None:
+    """Train the score models of an experiment with equal budget, sample and score them, and write a page: <out>/results/<which>.md.
+
+    table1 compares the U-Net, the Score Subnet and its gradient taps; regimes trains on little data, or on some labels alone; gamma
+    varies the guidance of the recipe's own system. Does what is missing: call it again after an interruption, or to go on.
+
+    Args:
+        which: The experiment.
+        data: Feature folder made by `duovox data prepare`.
+        out: Folder for trainings, clips and results; experiments may share it.
+        recipe: Name of a shipped recipe, or a TOML file.
+        judge: Weights of a judge trained on the same labels; the one in the package (zero..five) if left out.
+        classifier: Run folder of a classifier trained with the same recipe and data; one is trained if left out.
+        vocoder: A bundle (name, folder, hub id) whose vocoder makes the sound; Griffin-Lim if left out.
+        n: How many clips of each label in a trial.
+        seeds: How many sets of sampling seeds; 3 (gamma: 1) if left out.
+        updates: Updates of every score model, instead of the recipe's.
+        only: The name of one system: do nothing for the others.
+        time_budget: Stop after this long, as 90s, 20m or 1.5h.
+        quality: Also measure quality without a reference: dnsmos, or an ONNX file such as SCOREQ's (extra `quality`).
+        fid: Compute FID, where there are more clips than the judge has features.
+        batch: Clips made at once; changes speed and memory, not the clips.
+        device: Where to compute; auto takes CUDA where there is one.
+        precision: Arithmetic of the trainings; auto takes bf16 where the hardware is fast at it.
+    """
+    budget, settings = parse_seconds(time_budget) if time_budget else math.inf, read_recipe(recipe)
+    from duovox.experiments.suite import Options, run_experiment
+
+    options = Options(
+        settings,
+        data,
+        out,
+        judge,
+        classifier,
+        vocoder,
+        n,
+        seeds,
+        updates,
+        only,
+        budget,
+        quality,
+        fid,
+        device,
+        precision,
+        batch,
+    )
+    finished = run_experiment(which, options)
+    print(f"{finished.page}: " + (f"left to do: {'; '.join(finished.left)}; the same command goes on" if finished.left else "complete"))
+
+
+@app.command
 def inspect(
     what: Positional[str] = "sc06",
     /,

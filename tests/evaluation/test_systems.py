@@ -117,6 +117,14 @@ def test_clips_that_are_there_are_kept_and_missing_ones_made(voice: Duovox, tmp_
     assert len(made) == 3
 
 
+def test_seeds_may_start_anywhere(voice: Duovox, tmp_path: Path) -> None:
+    made = make_clips(voice, tmp_path / "clips", Generation(n=2, steps=1, first=5))
+    assert contents(tmp_path / "clips").keys() == {f"{label}/{seed}.wav" for label in LABELS for seed in (5, 6)} | {SETTINGS}
+    assert made.notes[0].startswith("the clips are seeds 5 to 6 of each label")
+    again = make_clips(voice, tmp_path / "other", Generation(n=7, steps=1, batch=7))
+    assert np.abs(made.waves[0] - again.waves[5]).max() < 1e-3
+
+
 def test_unconditional_clips_are_as_many_in_all(voice: Duovox, tmp_path: Path) -> None:
     found = make_clips(voice, tmp_path / "clips", Generation(n=1, steps=1, unconditional=True))
     assert found.labels == (None, None, None)

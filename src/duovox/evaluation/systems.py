@@ -37,7 +37,7 @@ SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class Generation:
-    """Which clips of a model to make: `n` a label, seeds 0 to n - 1, or as many in all without labels; None is the model's own."""
+    """Which clips of a model to make: `n` a label, seeds from `first` on, or as many in all without labels; None is the model's own."""
 
     n: int = 50
     gamma: float | None = None
@@ -45,6 +45,7 @@ class Generation:
     sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None
     unconditional: bool = False
     batch: int = 8
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch < 1:
@@ -58,10 +59,10 @@ class Generation:
         return replace(voice.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
     def places(self, voice: Duovox) -> dict[str | None, list[Path]]:
-        """Where each label's clips lie in a folder; a clip's place in the list is its seed."""
+        """Where each label's clips lie in a folder; a clip's seed is its place in the list, counted from `first`."""
         if self.unconditional:
-            return {None: [Path(f"{seed}.wav") for seed in range(self.n * len(voice.labels))]}
-        return {label: [Path(label) / f"{seed}.wav" for seed in range(self.n)] for label in voice.labels}
+            return {None: [Path(f"{self.first + number}.wav") for number in range(self.n * len(voice.labels))]}
+        return {label: [Path(label) / f"{self.first + number}.wav" for number in range(self.n)] for label in voice.labels}
 
 
 def open_system(what: str, recipe: str | None = None, trust_code: bool = False) -> Duovox | Path:
@@ -132,14 +133,14 @@ def make_clips(voice: Duovox, folder: Path, wanted: Generation) -> Clips:
     Raises `OutputError` for a folder with other things in it, clips of other settings, or one that another run is writing to.
     """
     sample, places = wanted.sample(voice), wanted.places(voice)
-    with _claimed(folder):
+    with claimed(folder):
         _settle(folder, _story(voice, sample, wanted.unconditional))
         chunks = [(label, start) for label, names in places.items() for start in range(0, len(names), wanted.batch)]
         for label, start in tqdm(chunks, desc="clips", unit="batch"):
-            _speak(voice, label, sample, start, [folder / name for name in places[label][start : start + wanted.batch]])
+            _speak(voice, label, sample, wanted.first + start, [folder / name for name in places[label][start : start + wanted.batch]])
         labels = [label for label, names in places.items() for _ in names]
         found = read_files([folder / name for names in places.values() for name in names], labels)
-    return replace(found, notes=(_note(voice, sample, places), *found.notes))
+    return replace(found, notes=(_note(voice, sample, places, wanted.first), *found.notes))
 
 
 def _speak(voice: Duovox, label: str | None, sample: SampleConfig, start: int, paths: list[Path]) -> None:
@@ -185,31 +186,31 @@ def _settle(folder: Path, story: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, what: str = "clips") -> Iterator[None]:
     """Hold a folder (made if missing) for this process alone; a lock of the file system, so a killed run leaves none behind."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise OutputError(f"cannot write clips to {folder}: {error.strerror or error}") from None
+        raise OutputError(f"cannot write {what} to {folder}: {error.strerror or error}") from None
     try:
-        _lock(handle, folder)
+        _lock(handle, folder, what)
         yield
     finally:
         os.close(handle)
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path, what: str) -> None:
     import fcntl  # not on every system: only who makes clips needs it
 
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise OutputError(f"another run is writing clips to {folder}; wait for it or choose another folder") from None
+        raise OutputError(f"another run is writing {what} to {folder}; wait for it or choose another folder") from None
 
 
-def _note(voice: Duovox, sample: SampleConfig, places: dict[str | None, list[Path]]) -> str:
+def _note(voice: Duovox, sample: SampleConfig, places: dict[str | None, list[Path]], first: int) -> str:
     """How the clips were made, in words."""
     count, each = len(next(iter(places.values()))), "unconditional" if None in places else f"of each label, gamma {sample.gamma:g}"
     vocoder = "neural vocoder" if voice.bundle.vocoder is not None else "Griffin-Lim"
-    return f"the clips are seeds 0 to {count - 1} {each}, {sample.sampler} with {sample.steps} steps, {vocoder}"
+    return f"the clips are seeds {first} to {first + count - 1} {each}, {sample.sampler} with {sample.steps} steps, {vocoder}"

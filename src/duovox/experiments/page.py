@@ -1,0 +1,282 @@
+"""The results page of an experiment: takes a bench, writes <out>/results/<experiment>.md and .json, and the exhibits beside them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import duovox
+from duovox.audio import write_whole
+from duovox.experiments.claims import ENOUGH_ACCURACY, RULES, Claim, recommended, regimes_claims, table1_claims
+from duovox.experiments.exhibits import plot_curves, write_sheet, write_sounds
+from duovox.experiments.plan import System
+from duovox.experiments.records import Result, Spread, SystemCosts
+from duovox.experiments.runner import Bench, digest_of, group_name, machines
+from duovox.training.start import read_weights
+
+_TITLES = {
+    "table1": "Table 1: score models of equal budget",
+    "regimes": "Little data, and labels never heard (zero-shot)",
+    "gamma": "Strength and interval of guidance",
+}
+_PLOTTED = {"regimes": ("fid", "accuracy"), "gamma": ("fid", "accuracy", "nearest_own")}
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """What lies beside the page; no plot means that there is none to draw or no matplotlib."""
+
+    plot: str | None
+    plot_missing: bool
+    sheet: str | None
+    sheet_rows: list[str]
+    sounds: list[str]
+
+
+def write_page(bench: Bench, words: Sequence[str]) -> Path:
+    """Write page, JSON and exhibits of all that is known so far; `words` are the command's, without paths. Gives the page's path."""
+    folder, name = bench.out / "results", bench.plan.experiment
+    results = bench.results()
+    exhibits = _exhibit(bench, results, folder)
+    claims = claims_of(bench, results)
+    write_whole(folder / f"{name}.json", _as_json(bench, results, claims, words).encode(), force=True, parents=True)
+    sections = [
+        [f"# {_TITLES[name]}", "", f"Command: `{shlex.join(words)}`", "", *_budget(bench)],
+        _left(bench),
+        ["## Results", "", *_table(bench, results), "", _table_notes(bench)],
+        _answers(claims) + _recommendation(bench, results),
+        ["## Systems", "", *_systems(bench, words)],
+        _shown(exhibits),
+        ["## Sources", "", *_sources(bench)],
+    ]
+    text = "\n".join("\n".join([*section, ""]) for section in sections if section)
+    write_whole(folder / f"{name}.md", text.encode(), force=True, parents=True)
+    return folder / f"{name}.md"
+
+
+def claims_of(bench: Bench, results: Sequence[Result]) -> tuple[Claim, ...]:
+    """The claims that an experiment answers."""
+    if bench.plan.experiment == "table1":
+        return table1_claims(results, bench.costs)
+    return regimes_claims(results) if bench.plan.experiment == "regimes" else ()
+
+
+def _exhibit(bench: Bench, results: Sequence[Result], folder: Path) -> Exhibits:
+    name = bench.plan.experiment
+    wanted = name in _PLOTTED and bool(results)
+    drawn = wanted and plot_curves(results, _PLOTTED[name], folder / f"{name}.svg")
+    rows = write_sheet(bench, folder / f"{name}.png")
+    sounds = write_sounds(bench, folder)
+    return Exhibits(f"{name}.svg" if drawn else None, wanted and not drawn, f"{name}.png" if rows else None, rows, sounds)
+
+
+def _budget(bench: Bench) -> list[str]:
+    plan, train = bench.plan, bench.plan.training
+    clips = len(bench.features.indices("train"))
+    return [
+        f"Recipe {plan.systems[0].recipe.name}, labels {', '.join(plan.labels)}. Equal budget: every score model has {train.updates} "
+        f"updates of batch {train.batch}, so {train.updates * train.batch} samples seen (the train split has {clips} clips), the same seed "
+        f"({train.seed}) and order of the data, and, but for a random one, the same frozen classifier. Each trial has {plan.n} clips a "
+        f"label, unconditional ones as many in all; {plan.draws} set(s) of sampling seeds, set s from s * 100000 on.",
+    ]
+
+
+def _left(bench: Bench) -> list[str]:
+    left = bench.left()
+    return ["**Not finished.** Left to do: " + "; ".join(left) + "."] if left else []
+
+
+# the table
+
+
+def _table(bench: Bench, results: Sequence[Result]) -> list[str]:
+    """One row for each result; the real clips of the same labels follow."""
+    measure = [bench.quality.name] if bench.quality else []
+    heads = ["clips", "params M (trained)", "GMACs", "n", "FID", "IS", "mIS", "AM", "NDB", "label accuracy (95 %)", "nearest own"]
+    lines = [_cells(heads + measure + ["seeds"]), "|" + "---|" * (len(heads) + len(measure) + 1)]
+    lines += [_cells([*_row(result, bench.costs[result.kind], bool(measure)), _seeds(bench, result)]) for result in results]
+    for place, rows in bench.real().items():
+        for row in rows:
+            known = Result(group_name(place if place != "all" else "", row["system"]), "", "", results[0].condition, "", (row,))
+            lines.append(_cells([known.system, "-", "-", *_figures(known, bool(measure)), "-"]))
+    return lines
+
+
+def _row(result: Result, costs: SystemCosts, quality: bool) -> list[str]:
+    guided = bool(result.condition.gamma)
+    total = costs.guided if guided else costs.unconditional
+    macs = costs.guided_gmacs if guided else costs.unconditional_gmacs
+    where = f", {result.group} labels" if result.group != "all" else ""
+    return [f"{result.system}, {result.condition}{where}", f"{total:.2f} ({costs.trained:.2f})", f"{macs:.2f}", *_figures(result, quality)]
+
+
+def _figures(result: Result, quality: bool) -> list[str]:
+    digits = {"fid": 3, "inception": 2, "modified_inception": 1, "am": 3, "ndb": 2}
+    cells = [str(result.n), *(_text(result.figure(name), places) for name, places in digits.items())]
+    interval = result.accuracy_interval
+    cells.append(f"{_text(result.accuracy, 3)} [{interval[0]:.3f} - {interval[1]:.3f}]" if interval else "-")
+    return cells + [_text(result.figure("nearest_own"), 2)] + [_text(result.figure("quality"), 2)] * quality
+
+
+def _seeds(bench: Bench, result: Result) -> str:
+    """The sampling seeds of a row's sets."""
+    count = bench.plan.n * (len(bench.plan.labels) if result.condition.gamma is None else 1)
+    trials = [t for t in bench.trials(bench.plan.system(result.system)) if t.condition == result.condition and bench.record(t)]
+    return ", ".join(f"{trial.first_seed} - {trial.first_seed + count - 1}" for trial in trials)
+
+
+def _table_notes(bench: Bench) -> str:
+    failures = "".join(f" No clips: {failure}." for failure in bench.failures())
+    return (
+        "Mean, and in brackets the range, over the sets of sampling seeds; accuracy has Wilson's interval of all sets together. Params: "
+        "all that run; GMACs: one network evaluation, backwards included. Guided rows have the same labels in equal numbers, unconditional "
+        "ones their own mix. FID is against the train clips of the same labels, depends on n, and needs more clips than the judge has "
+        f"features ({bench.judge_features}); NDB needs enough clips too: - where there are too few.{failures}"
+    )
+
+
+# claims
+
+
+def _answers(claims: Sequence[Claim]) -> list[str]:
+    if not claims:
+        return []
+    lines = ["## The paper's claims", ""]
+    for claim in claims:
+        lines.append(f"- **{claim.text}: {claim.verdict}.** " + "; ".join(f"{part.text}: {part.verdict}" for part in claim.parts) + ".")
+    return [*lines, "", f"Rules: {RULES}"]
+
+
+def _recommendation(bench: Bench, results: Sequence[Result]) -> list[str]:
+    if bench.plan.experiment != "gamma":
+        return []
+    rule = f"Rule: the smallest FID among conditions of accuracy of at least {ENOUGH_ACCURACY}; where there is none, the best accuracy."
+    best = recommended(results)
+    found = f"{best.condition} (FID {_text(best.figure('fid'), 3)}, accuracy {_text(best.accuracy, 3)})" if best else "none yet"
+    return ["## Recommended default", "", f"{found}. {rule}"]
+
+
+# systems and sources
+
+
+def _systems(bench: Bench, words: Sequence[str]) -> list[str]:
+    heads = ["system", "what it is", "sees", "updates", "samples seen", "training seconds", "machine", "weights", "command"]
+    lines = [_cells(heads), "|" + "---|" * len(heads)]
+    for facts in system_facts(bench, words):
+        lines.append(_cells([facts["system"], facts["about"], facts["sees"], *_trained(facts), f"`{facts['command']}`"]))
+    return lines
+
+
+def _trained(facts: dict[str, Any]) -> list[str]:
+    if "updates" not in facts:
+        return ["-"] * 5
+    numbers = [str(facts[name]) for name in ("updates", "samples", "seconds")]
+    return [*numbers, "; ".join(facts["machines"]), f"`{facts['weights'][:16]}`"]
+
+
+def system_facts(bench: Bench, words: Sequence[str]) -> list[dict[str, Any]]:
+    """What is known of each system's training."""
+    return [_facts(bench, system, words) for system in bench.plan.systems]
+
+
+def _facts(bench: Bench, system: System, words: Sequence[str]) -> dict[str, Any]:
+    sees, folder = system.recipe.subnet_sees, bench.subnet_folder(system)
+    facts: dict[str, Any] = {
+        "system": system.name,
+        "about": system.about,
+        "sees": f"{sees.share:.0%} of the train clips" + (f" of {', '.join(sees.labels)}" if sees.labels else ""),
+        "command": shlex.join([*_without_only(words), "--only", system.name]),
+    }
+    path = folder / "weights.safetensors"
+    if path.is_file():
+        run, _ = read_weights(folder)
+        facts |= {"updates": run["step"], "samples": run["step"] * system.recipe.train_subnet.batch, "seconds": run["seconds"]}
+        facts |= {"clips": run["clips"], "classifier": run["classifier"], "weights": digest_of(path, path.stat().st_mtime_ns)}
+        facts["machines"] = machines(folder.parent / "subnet_machines.json")
+    return facts
+
+
+def _without_only(words: Sequence[str]) -> list[str]:
+    """The command for all systems."""
+    kept = list(words)
+    if "--only" in kept:
+        del kept[kept.index("--only") : kept.index("--only") + 2]
+    return kept
+
+
+def _sources(bench: Bench) -> list[str]:
+    versions = {"duovox": duovox.__version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    sample = bench.plan.systems[0].recipe.sample
+    notes = {note for t in bench.plan.trials for note in (bench.record(t) or {}).get("notes", [])[1:]}
+    lines = [
+        f"Judge: {bench.judge.kind}, digest `{bench.judge.digest[:16]}`; it never guides. Data: `{bench.features.digest[:16]}`. "
+        f"Sampler: {sample.sampler} with {sample.steps} steps. "
+        f"Vocoder: {f'neural, digest `{bench.vocoder_digest[:16]}`' if bench.vocoder_digest else 'Griffin-Lim'}.",
+        *_classifiers(bench),
+        *([f"{bench.quality.name}: {bench.quality.about}."] if bench.quality else []),
+        *(f"Note: {note}." for note in sorted(notes)),
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
+    ]
+    return lines
+
+
+def _classifiers(bench: Bench) -> list[str]:
+    """The frozen classifiers in use."""
+    lines = {}
+    for system in bench.plan.systems:
+        path = bench.classifier_folder(system) / "weights.safetensors"
+        if path.is_file() and path not in lines:
+            run, _ = read_weights(path.parent)
+            kind = "Random classifier" if system.random_classifier else "Classifier"
+            digest = digest_of(path, path.stat().st_mtime_ns)
+            lines[path] = f"{kind}: {run['step']} updates, {run['seconds']} s of training, digest `{digest[:16]}`."
+    return list(lines.values())
+
+
+def _shown(exhibits: Exhibits) -> list[str]:
+    lines = [f"![Figures against gamma]({exhibits.plot})", ""] if exhibits.plot else []
+    lines += ["No plots: they need matplotlib (`pip install 'duovox[plots]'`).", ""] if exhibits.plot_missing else []
+    if exhibits.sheet:
+        rows = "; ".join(exhibits.sheet_rows)
+        lines += [f"![Log-mels]({exhibits.sheet})", "", f"Rows from the top: {rows}. The first clip of each label, not chosen.", ""]
+    if exhibits.sounds:
+        lines += ["Sounds (the first seed, not chosen): " + ", ".join(f"[{name}]({name})" for name in exhibits.sounds) + "."]
+    return ["## To see and hear", "", *lines] if lines else []
+
+
+def _as_json(bench: Bench, results: Sequence[Result], claims: Sequence[Claim], words: Sequence[str]) -> str:
+    """Everything, unrounded."""
+    plan = bench.plan
+    found = {
+        "experiment": plan.experiment,
+        "command": shlex.join(words),
+        "budget": {"updates": plan.training.updates, "batch": plan.training.batch, "samples": plan.training.updates * plan.training.batch},
+        "labels": plan.labels,
+        "left": bench.left(),
+        "judge": bench.judge.digest,
+        "data": bench.features.digest,
+        "vocoder": bench.vocoder_digest,
+        "systems": system_facts(bench, words),
+        "costs": {kind: asdict(costs) for kind, costs in bench.costs.items()},
+        "results": [asdict(r) | {"condition": str(r.condition), "accuracy_interval": r.accuracy_interval} for r in results],
+        "real": bench.real(),
+        "failures": bench.failures(),
+        "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims],
+    }
+    return json.dumps(found, indent=1) + "\n"
+
+
+def _cells(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _text(spread: Spread | None, digits: int) -> str:
+    return "-" if spread is None else spread.text(digits)

@@ -1,0 +1,350 @@
+"""Carries a plan out: takes its systems and trials, gives trained runs, clips and figures in a folder; does only what is missing there.
+
+<out>/classifier, <out>/systems/<system>/subnet, <out>/trials/<system>/<trial>/ (clips) and <trial>.json beside it (figures).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from duovox.audio import write_whole
+from duovox.classifiers.frozen import fingerprint
+from duovox.config import Recipe, SampleConfig, to_dict
+from duovox.contracts import GenerationError, TrainingError
+from duovox.costs import count_costs
+from duovox.data import Features
+from duovox.duovox import Duovox
+from duovox.evaluation.clips import Clips
+from duovox.evaluation.judge import Judge
+from duovox.evaluation.quality import Quality
+from duovox.evaluation.report import evaluate
+from duovox.evaluation.systems import Generation, make_clips
+from duovox.experiments.plan import Plan, System, Trial
+from duovox.experiments.records import Result, SystemCosts
+from duovox.model import build_classifier, build_model
+from duovox.training.assemble import assemble
+from duovox.training.loop import differences
+from duovox.training.start import DeviceName, Part, Precision, choose_device, read_weights, recipe_of_part, start_training
+from duovox.vocoder.istft_net import ISTFTNet
+
+
+@dataclass
+class Clock:
+    """What is left of a time budget, in seconds."""
+
+    budget: float = math.inf
+    started: float = field(default_factory=time.monotonic)
+    stopped: bool = False
+
+    @property
+    def left(self) -> float:
+        return 0.0 if self.stopped else max(0.0, self.budget - (time.monotonic() - self.started))
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """A plan, the folder it is carried out in, and what all its trials share. `classifier` is the run folder of a classifier that is
+    trained already; `out`'s own otherwise.
+    """
+
+    plan: Plan
+    out: Path
+    data: Path
+    features: Features
+    judge: Judge
+    vocoder: ISTFTNet | None = None
+    quality: Quality | None = None
+    fid: bool = True
+    classifier: Path | None = None
+    device: DeviceName = "cpu"
+    precision: Precision = "auto"
+    batch: int = 8
+    complete: set[Path] = field(default_factory=set)
+
+    def run(self, clock: Clock, only: str | None = None) -> None:
+        """Train and sample what is missing, one system after the other, until the clock is out. Raises `TrainingError` for a run in
+        the folder that was made with another recipe or other data, and what trainings and evaluations raise.
+        """
+        for system in self.plan.systems if only is None else [self.plan.system(only)]:
+            if not self._train(system, clock):
+                return
+            for trial in self.trials(system):
+                if self.record(trial) is None and not self._try(system, trial, clock):
+                    return
+
+    def left(self) -> list[str]:
+        """What is still missing, in words."""
+        missing = []
+        for system in self.plan.systems:
+            done = self.finished(self.subnet_folder(system), "subnet", system.recipe)
+            missing += [] if done else [f"training of {system.name}"]
+            trials = sum(self.record(trial) is None for trial in self.trials(system))
+            missing += [f"{trials} trials of {system.name}"] if trials else []
+        return missing
+
+    def trials(self, system: System) -> list[Trial]:
+        """Those of one system."""
+        return [trial for trial in self.plan.trials if trial.system == system.name]
+
+    # trainings
+
+    def subnet_folder(self, system: System) -> Path:
+        """The run folder of a score model."""
+        return self.out / "systems" / system.name / "subnet"
+
+    def classifier_folder(self, system: System) -> Path:
+        """The run folder of the classifier it stands on."""
+        if system.random_classifier:
+            return self.out / "systems" / system.name / "classifier"
+        return self.classifier or self.out / "classifier"
+
+    def finished(self, folder: Path, part: Part, recipe: Recipe) -> bool:
+        """Whether a run is complete. Raises `TrainingError` if it is one of another recipe or data."""
+        if folder in self.complete:
+            return True
+        if not (folder / "weights.safetensors").is_file():
+            return False
+        facts, _ = read_weights(folder)
+        wanted = {"recipe": recipe_of_part(recipe, part), "data": self.features.digest}
+        for path, old, new in differences({name: facts[name] for name in wanted}, wanted):
+            raise TrainingError(f"{folder} was trained with {path} = {old!r}, now it is {new!r}; use the old one or another --out")
+        if facts["step"] >= getattr(recipe, f"train_{part}").updates:
+            self.complete.add(folder)
+        return folder in self.complete
+
+    def _train(self, system: System, clock: Clock) -> bool:
+        """Whether the system is trained now, its classifier first."""
+        folder = self.classifier_folder(system)
+        if folder == self.classifier and not self.finished(folder, "classifier", system.recipe):
+            raise TrainingError(f"{folder} holds no finished classifier; train it first, or leave --classifier out")
+        steps: list[tuple[Part, Path]] = [("classifier", folder), ("subnet", self.subnet_folder(system))]
+        return all(self._go_on(part, place, system.recipe, folder, clock) for part, place in steps)
+
+    def _go_on(self, part: Part, folder: Path, recipe: Recipe, on: Path, clock: Clock) -> bool:
+        if self.finished(folder, part, recipe):
+            return True
+        if clock.left <= 0:
+            return False
+        note_machine(folder.parent / f"{part}_machines.json", choose_device(self.device))
+        resume = (folder / "checkpoint.safetensors").is_file()
+        outcome = start_training(
+            part,
+            recipe,
+            self.data,
+            folder.parent,
+            resume=resume,
+            time_budget=clock.left,
+            device=self.device,
+            precision=self.precision,
+            on=on if part == "subnet" else None,
+        )
+        clock.stopped = not outcome.complete  # the time is over, or a signal came
+        return outcome.complete
+
+    # trials
+
+    def clips_folder(self, trial: Trial) -> Path:
+        """Where its clips lie."""
+        return self.out / "trials" / trial.system / trial.name
+
+    def record(self, trial: Trial) -> dict[str, Any] | None:
+        """What was found, if it was found with the same weights, settings, judge and data."""
+        try:
+            found: dict[str, Any] = json.loads(record_file(self.clips_folder(trial)).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found if found.get("key", "none") == self.key(trial) else None
+
+    def key(self, trial: Trial) -> dict[str, Any] | None:
+        """All that decides the figures of a trial, as JSON values; None while its system is not trained."""
+        system = self.plan.system(trial.system)
+        weights = [folder / "weights.safetensors" for folder in (self.classifier_folder(system), self.subnet_folder(system))]
+        if not (all(path.is_file() for path in weights) and self.finished(weights[1].parent, "subnet", system.recipe)):
+            return None
+        return {
+            "weights": [digest_of(path, path.stat().st_mtime_ns) for path in weights],
+            "vocoder": self.vocoder_digest,
+            "sample": to_dict(sample_of(system.recipe, trial)),
+            "unconditional": trial.condition.gamma is None,
+            "n": self.plan.n,
+            "first": trial.first_seed,
+            "judge": self.judge.digest,
+            "data": self.features.digest,
+            "quality": [self.quality.name, self.quality.about] if self.quality else [],
+            "fid": self.fid,
+            "groups": [[name, list(labels)] for name, labels in system.groups],
+        }
+
+    @cached_property
+    def vocoder_digest(self) -> str:
+        """Empty for Griffin-Lim."""
+        return fingerprint(self.vocoder) if self.vocoder is not None else ""
+
+    def _try(self, system: System, trial: Trial, clock: Clock) -> bool:
+        """Make and judge the clips of one trial; whether time was enough."""
+        tqdm.write(f"{system.name}: {trial.condition}, seeds from {trial.first_seed}")
+        found: dict[str, Any] = {"key": self.key(trial)}
+        try:
+            clips = self._speak(system, trial, clock)
+            if clips is None:
+                return False
+            found["notes"] = clips.notes
+            found["groups"] = {name: self._score(trial, narrowed_clips(clips, labels), labels) for name, labels in system.groups}
+        except GenerationError as error:  # a strength of guidance that this system does not bear is a result as well
+            found["failed"] = str(error)
+        write_whole(record_file(self.clips_folder(trial)), json.dumps(found, indent=1).encode(), force=True, parents=True)
+        return True
+
+    def _speak(self, system: System, trial: Trial, clock: Clock) -> Clips | None:
+        """The clips of a trial, a batch of each label at a time so that the time budget is kept; None when it is over."""
+        recipe = replace(system.recipe, sample=sample_of(system.recipe, trial))
+        place, on = self.subnet_folder(system).parent, self.classifier_folder(system)
+        voice = Duovox(assemble(place, recipe, vocoder=self.vocoder, on=on)).to(choose_device(self.device))
+        self.judge.refuse_guide(voice.bundle.model.classifier)
+        clips = None
+        for n in [*range(self.batch, self.plan.n, self.batch), self.plan.n]:
+            if clock.left <= 0:
+                return None
+            wanted = Generation(n, unconditional=trial.condition.gamma is None, batch=self.batch, first=trial.first_seed)
+            clips = make_clips(voice, self.clips_folder(trial), wanted)
+        return clips
+
+    def _score(self, trial: Trial, clips: Clips, labels: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The row of some clips, and those of real ones of the same labels. FID needs more clips than the judge has features."""
+        report = evaluate(
+            self.judge,
+            clips,
+            narrowed(self.features, labels),
+            name=trial.system,
+            fid=self.fid and len(clips.labels) > self.judge_features,
+            cache=self.data / "reference",
+            quality=self.quality,
+            resamples=0,
+        )
+        return [asdict(row) for row in report.rows]
+
+    @cached_property
+    def judge_features(self) -> int:
+        """How many features the judge has."""
+        return int(self.judge.score(np.zeros((1, 16000), np.float32)).features.shape[1])
+
+    # results
+
+    def failures(self) -> list[str]:
+        """The trials that gave no sound, and why."""
+        records = {trial: self.record(trial) for trial in self.plan.trials}
+        return [f"{trial.system}, {trial.condition}: {found['failed']}" for trial, found in records.items() if found and "failed" in found]
+
+    def results(self) -> list[Result]:
+        """All that is known, in the plan's order."""
+        found = []
+        for system in self.plan.systems:
+            records = {trial: self.record(trial) for trial in self.trials(system)}
+            records = {trial: record for trial, record in records.items() if record and "groups" in record}
+            for condition in self.plan.conditions(system.name):
+                known = [record for trial, record in records.items() if record and trial.condition == condition]
+                for name, _ in system.groups if known else ():
+                    rows = tuple(record["groups"][name][0] for record in known)
+                    found.append(Result(system.name, system.kind, system.regime, condition, name, rows))
+        return found
+
+    def real(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of real clips, for each regime and group the last trial's (a guided one, so labels are as many each)."""
+        rows: dict[str, list[dict[str, Any]]] = {}
+        for trial in self.plan.trials:
+            system, record = self.plan.system(trial.system), self.record(trial)
+            if record and "groups" in record and trial.condition.gamma is not None:
+                rows |= {group_name(system.regime, name): record["groups"][name][1:] for name, _ in system.groups}
+        return rows
+
+    @cached_property
+    def costs(self) -> dict[str, SystemCosts]:
+        """Of each kind of system."""
+        recipes = {system.kind: system.recipe for system in self.plan.systems}
+        return {kind: costs_of(recipe, len(self.plan.labels)) for kind, recipe in recipes.items()}
+
+
+def sample_of(recipe: Recipe, trial: Trial) -> SampleConfig:
+    """The recipe's sampling with a trial's guidance."""
+    condition = trial.condition
+    gamma = recipe.sample.gamma if condition.gamma is None else condition.gamma
+    return replace(recipe.sample, gamma=gamma, guidance_low=condition.low, guidance_high=condition.high)
+
+
+def group_name(regime: str, group: str) -> str:
+    """How a set of labels is called on the page."""
+    return f"{regime}, {group}" if regime else group
+
+
+def narrowed(features: Features, labels: tuple[str, ...]) -> Features:
+    """The features without the clips of other labels (none named: as they are), under a digest of their own."""
+    if not labels:
+        return features
+    kept = np.isin(features.label, [features.labels.index(label) for label in labels])
+    digest = hashlib.sha256(json.dumps([features.digest, sorted(labels)]).encode()).hexdigest()
+    return replace(features, split=np.where(kept, features.split, "left out"), digest=digest)
+
+
+def narrowed_clips(clips: Clips, labels: Iterable[str]) -> Clips:
+    """The clips that were meant to say one of these labels (none named: all)."""
+    wanted = set(labels)
+    if not wanted:
+        return clips
+    chosen = [place for place, label in enumerate(clips.labels) if label in wanted]
+    return replace(clips, waves=clips.waves[chosen], labels=tuple(clips.labels[place] for place in chosen))
+
+
+def costs_of(recipe: Recipe, labels: int) -> SystemCosts:
+    """Counted on fresh weights. An unguided U-Net runs without the classifier."""
+    counted = count_costs(build_model(recipe, build_classifier(recipe, labels)), recipe.sample.guide_at)
+    both = (counted.classifier_parameters + counted.subnet_parameters) / 1e6
+    trained = counted.subnet_parameters / 1e6
+    free = trained if recipe.score_model == "unet" else both
+    return SystemCosts(trained, free, both, counted.unconditional_gmacs, counted.guided_gmacs)
+
+
+@cache
+def digest_of(path: Path, _modified: int) -> str:
+    """SHA-256 of a file, computed once for each time of its last change."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def record_file(clips: Path) -> Path:
+    """Where the figures of a folder of clips lie: beside it (its name may hold dots)."""
+    return clips.with_name(clips.name + ".json")
+
+
+def machine(device: torch.device) -> str:
+    """The class of machine this is: processor, cores, torch, and the accelerator if it computes; no names of hosts."""
+    info, processor = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
+    accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{accelerator}, torch {torch.__version__}"
+
+
+def note_machine(path: Path, device: torch.device) -> None:
+    """Add this machine to those that a part was trained on."""
+    known = machines(path)
+    if machine(device) not in known:
+        write_whole(path, json.dumps([*known, machine(device)]).encode(), force=True, parents=True)
+
+
+def machines(path: Path) -> list[str]:
+    """The machines noted in a file."""
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []

@@ -1,0 +1,110 @@
+"""The door to the experiments: takes the options of `duovox experiment`, carries the plan out in a locked folder, writes the page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import duovox
+from duovox.config import Recipe
+from duovox.duovox import Duovox
+from duovox.evaluation.judge import Judge
+from duovox.evaluation.quality import load_quality
+from duovox.evaluation.systems import claimed
+from duovox.experiments.page import write_page
+from duovox.experiments.plan import Experiment, make_plan
+from duovox.experiments.runner import Bench, Clock
+from duovox.training.start import DeviceName, Precision, choose_device, features_for
+
+PACKAGED_JUDGE = Path(duovox.__file__).parent / "judges" / "sc06.safetensors"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to carry an experiment out; see `duovox experiment --help`. `only` names one system; `time_budget` is in seconds."""
+
+    recipe: Recipe
+    data: Path
+    out: Path
+    judge: Path | None = None
+    classifier: Path | None = None
+    vocoder: str | None = None
+    n: int = 50
+    seeds: int | None = None
+    updates: int | None = None
+    only: str | None = None
+    time_budget: float = math.inf
+    quality: str | None = None
+    fid: bool = True
+    device: DeviceName = "cpu"
+    precision: Precision = "auto"
+    batch: int = 8
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a call ended: the page, and what is left to do, in words."""
+
+    page: Path
+    left: tuple[str, ...]
+
+
+def run_experiment(experiment: Experiment, options: Options) -> Finished:
+    """Do what is missing of an experiment in `options.out`, as far as the time budget goes, and write its page.
+
+    Raises `ConfigError` and `LabelError` for what cannot be (before anything is made), `OutputError` for a folder that another run
+    writes to, and what trainings and evaluations raise.
+    """
+    clock = Clock(options.time_budget)
+    bench = open_bench(experiment, options)
+    if options.only is not None:
+        bench.plan.system(options.only)
+    with claimed(options.out, "an experiment"):
+        bench.run(clock, options.only)
+        page = write_page(bench, command_words(experiment, options))
+        return Finished(page, tuple(bench.left()))
+
+
+def open_bench(experiment: Experiment, options: Options) -> Bench:
+    """The plan, and the judge, vocoder and quality measure it needs; nothing is written."""
+    features = features_for(options.recipe, options.data)
+    plan = make_plan(experiment, options.recipe, features.labels, options.n, options.seeds, options.updates)
+    judge = Judge.load(options.judge or PACKAGED_JUDGE).to(choose_device(options.device))
+    judge.require(features.labels)
+    vocoder = Duovox.from_pretrained(options.vocoder).bundle.vocoder if options.vocoder else None
+    if vocoder is not None:
+        vocoder.check(options.recipe.mel)
+    return Bench(
+        plan,
+        options.out,
+        options.data,
+        features,
+        judge,
+        vocoder,
+        load_quality(options.quality) if options.quality else None,
+        options.fid,
+        options.classifier,
+        options.device,
+        options.precision,
+        options.batch,
+    )
+
+
+def command_words(experiment: Experiment, options: Options) -> list[str]:
+    """The command that does the same, with names in the place of paths."""
+    named = {
+        "--recipe": options.recipe.name,
+        "--data": "FEATURES",
+        "--out": "OUT",
+        "--judge": "JUDGE" if options.judge else None,
+        "--classifier": "CLASSIFIER" if options.classifier else None,
+        "--vocoder": Path(options.vocoder).name if options.vocoder else None,
+        "--n": options.n,
+        "--seeds": options.seeds,
+        "--updates": options.updates,
+        "--quality": Path(options.quality).name if options.quality else None,
+        "--only": options.only,
+    }
+    given = [word for name, value in named.items() if value is not None for word in (name, str(value))]
+    return ["duovox", "experiment", experiment, *given, *["--no-fid"] * (not options.fid)]
