@@ -55,7 +55,7 @@ def test_table1_from_nothing_to_a_page(options: Options, table1: Finished) -> No
     assert table1.left == () and table1.page == options.out / "results" / "table1.md"
     text, found = table1.page.read_text(), json.loads(table1.page.with_suffix(".json").read_text())
     words = "duovox experiment table1 --recipe tiny --data FEATURES --out OUT --judge JUDGE --classifier CLASSIFIER --vocoder tiny"
-    words += " --n 2 --seeds 2 --updates 2"
+    words += " --n 2 --seeds 2 --updates 2 --precision fp32"
     assert f"Command: `{words}`" in text and f"`{words} --only subnet_none`" in text
     for digest in [found["judge"], found["data"], *(system["weights"] for system in found["systems"])]:
         assert f"`{digest[:16]}`" in text

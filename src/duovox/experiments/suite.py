@@ -104,6 +104,7 @@ def command_words(experiment: Experiment, options: Options) -> list[str]:
         "--seeds": options.seeds,
         "--updates": options.updates,
         "--quality": Path(options.quality).name if options.quality else None,
+        "--precision": options.precision if options.precision != "auto" else None,
         "--only": options.only,
     }
     given = [word for name, value in named.items() if value is not None for word in (name, str(value))]
