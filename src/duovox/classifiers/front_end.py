@@ -28,28 +28,11 @@ ZERO_CROSSINGS, ROLL_OFF, KAISER_BETA = 32, 0.95, 9.0
 LARGEST_KERNEL = 2**25
 
 
-class FrontEnd(nn.Module):
-    """What stands between our log-mel and a classifier of someone else's."""
+class MelFrontEnd(nn.Module):
+    """Our log-mel (B, 1, M, T), natural logarithm, unscaled -> the classifier's mel, in the layout of `target`; gradients reach our mel.
 
-    source: MelConfig
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """log_mel (B, 1, M, T), natural logarithm, unscaled -> the classifier's input; gradients reach the mel and are finite.
-
-        Raises `ShapeError` for another shape of mel.
-        """
-        raise NotImplementedError
-
-    def from_wave(self, wave: Tensor) -> Tensor:
-        """wave (B, S) at the source mel's sample rate -> the classifier's input as its own front end makes it.
-
-        Shorter waves are padded with zeros, longer ones cut. Raises `ShapeError` for another rank.
-        """
-        raise NotImplementedError
-
-
-class MelFrontEnd(FrontEnd):
-    """Our log-mel -> the classifier's mel, in the layout of `target`.
+    `from_wave` takes waves (B, S) at our mel's sample rate, shorter ones padded, longer ones cut, and gives the exact input, as the
+    classifier's own front end makes it. Raises `ShapeError` for another shape of mel or wave.
 
     The floor of the bridge is soft, log(mel + floor), so that gradients do not stop where the mel is quiet; that of `from_wave`
     is the classifier's own, log(max(mel, floor)). Frames that begin after our mel's end are silence. Raises `ConfigError` for
@@ -109,7 +92,7 @@ class MelFrontEnd(FrontEnd):
         return x.unsqueeze(1) if target.layout in ("B1MT", "B1TM") else x
 
 
-class WaveFrontEnd(FrontEnd):
+class WaveFrontEnd(nn.Module):
     """Our log-mel -> a waveform, (B, samples) or (B, 1, samples), by way of `vocoder`: (B, 1, M, T) -> wave (B, S) in [-1, 1].
 
     The vocoder is frozen in place: it stays in eval mode, and its parameters take no gradients. Raises `ConfigError` for a vocoder
@@ -141,6 +124,10 @@ class WaveFrontEnd(FrontEnd):
             x = nn.functional.pad(x, (0, target.samples - x.shape[1]))
             x = standardise(x, (1,)) if target.normalise == "item" else x
             return x.unsqueeze(1) if target.layout == "B1S" else x
+
+
+FrontEnd = MelFrontEnd | WaveFrontEnd
+"""What stands between our log-mel and a classifier of someone else's: `forward(log_mel)`, and the exact `from_wave(wave)`."""
 
 
 def build_front_end(
