@@ -1,6 +1,7 @@
 """The public object: a bundle that listens and speaks. The command line, the page and the evaluation all call this.
 
-Takes a `Bundle`; `classify` turns sound into probabilities, `generate` turns a label and seeds into clips.
+Takes a `Bundle`; `classify` turns sound into probabilities, `generate` turns a label and seeds into clips, `calibrate` fits how far
+the classifier is believed at each noise level.
 """
 
 from __future__ import annotations

@@ -30,10 +30,15 @@ def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax:
     bins = torch.linspace(0, sample_rate / 2, n_fft // 2 + 1, dtype=torch.float64)
     low, high = hz_to_mel(torch.tensor([fmin, fmax], dtype=torch.float64)).tolist()
     edges = mel_to_hz(torch.linspace(low, high, n_mels + 2, dtype=torch.float64))
+    return (triangles(bins, edges) * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
+
+
+def triangles(bins: Tensor, edges: Tensor) -> Tensor:
+    """Triangular filters of height 1 at the frequencies `bins` (N,): filter m rises from edges[m] to edges[m + 1] and falls to
+    edges[m + 2]; (M, N) for `edges` (M + 2,)."""
     rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = torch.minimum(rising, falling).clamp(min=0)
-    return (triangles * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
+    return torch.minimum(rising, falling).clamp(min=0)
 
 
 class LogMel(nn.Module):

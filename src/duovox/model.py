@@ -1,6 +1,7 @@
 """The model: frozen classifier + taps + Score Subnet = a denoiser, built in one place.
 
-Takes settings and (optionally) a trained classifier; gives `GenerativeClassifier` to training and sampling.
+Takes settings and a classifier, ours or someone else's; gives `GenerativeClassifier` (or the U-Net baseline in its place) to training
+and sampling.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from duovox.classifiers.front_end import build_front_end
 from duovox.classifiers.frozen import FrozenClassifier
 from duovox.config import Calibration, MelConfig, MelScale, NoiseConfig, Recipe, SubnetConfig, UNetConfig
 from duovox.contracts import expand_to
-from duovox.noise import precondition
+from duovox.noise import Preconditioning, precondition
 from duovox.scoresubnet import ScoreSubnet, TapShape
 from duovox.taps import Taps, label_log_probability_gradient, read_taps
 from duovox.vocoder.istft_net import ISTFTNet
@@ -93,7 +94,11 @@ class GenerativeClassifier(nn.Module):
     def denoise(self, taps: Taps, noised: Tensor, sigma: Tensor) -> Tensor:
         """denoised (B, 1, M, T) from taps read at (noised, sigma); the sigma arithmetic stays in float32 (EDM eq. 7)."""
         c = precondition(sigma, self.noise)
-        return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * self.subnet(taps, c.c_noise)
+        return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * self.output(taps, noised, c)
+
+    def output(self, taps: Taps, noised: Tensor, c: Preconditioning) -> Tensor:
+        """F (B, 1, M, T), the trained network's part of the denoised mel."""
+        return self.subnet(taps, c.c_noise)
 
     def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
         """Unconditional denoiser: noised (B, 1, M, T), sigma (B,) -> denoised (B, 1, M, T)."""
@@ -123,10 +128,8 @@ class UNetModel(GenerativeClassifier):
         temperature = self.temperature(sigma, "noised")
         return read_taps(self.classifier.network, (), noised, sigma, gradients=False, guide_label=guide_label, temperature=temperature)
 
-    def denoise(self, taps: Taps, noised: Tensor, sigma: Tensor) -> Tensor:
-        c = precondition(sigma, self.noise)
-        network = self.subnet(expand_to(c.c_in, noised) * noised, c.c_noise)
-        return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * network
+    def output(self, taps: Taps, noised: Tensor, c: Preconditioning) -> Tensor:
+        return self.subnet(expand_to(c.c_in, noised) * noised, c.c_noise)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from duovox.config import MelConfig, MelInput, WaveInput
 from duovox.contracts import BundleError, ConfigError, ShapeError, check_mel
-from duovox.mel import hz_to_mel, mel_filterbank, mel_to_hz
+from duovox.mel import hz_to_mel, mel_filterbank, mel_to_hz, triangles
 from duovox.vocoder.istft_net import check_same_mel, interpolation
 
 LOUDEST = 6.0
@@ -254,11 +254,8 @@ def target_filterbank(target: MelInput) -> Tensor:
     else:
         low, high = torch.log1p(ends / 700).tolist()  # HTK: 2595 log10(1 + f / 700) mels; the factor cancels
         edges = 700 * torch.expm1(torch.linspace(low, high, target.n_mels + 2, dtype=torch.float64))
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = torch.minimum(rising, falling).clamp(min=0)
     height = 2 / (edges[2:] - edges[:-2]) if target.filter_norm == "slaney" else torch.ones_like(edges[2:])
-    return (triangles * height[:, None]).float()
+    return (triangles(bins, edges) * height[:, None]).float()
 
 
 def noise_bias(bank: Tensor, win_length: int, n_fft: int, power: int) -> Tensor:

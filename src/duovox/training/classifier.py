@@ -1,4 +1,4 @@
-"""Training the noise-conditioned classifier: cross-entropy on noised mels.
+"""Training the noise-conditioned classifier, ours from scratch or a copy of someone else's: cross-entropy on noised mels.
 
 Takes features and a recipe; gives a `Trainee` to the loop, and `accuracy_by_sigma`, the table every guided model needs.
 """
