@@ -128,9 +128,7 @@ def _read_config(folder: Path) -> BundleConfig:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data.get("format") if isinstance(data, dict) else None
         if not (isinstance(version, int) and version in READABLE_FORMATS) or isinstance(version, bool):
-            raise BundleError(
-                f"{path} has bundle format {version!r}, duovox reads formats up to {FORMAT}; use a matching version"
-            )
+            raise BundleError(f"{path} has bundle format {version!r}, duovox reads formats up to {FORMAT}; use a matching version")
         return from_dict(BundleConfig, data)
     except (OSError, ValueError, ConfigError) as error:
         raise BundleError(f"{path} cannot be read: {error}") from None
