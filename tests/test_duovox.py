@@ -19,7 +19,7 @@ from duovox.bundle import Bundle
 from duovox.config import Recipe, SampleConfig, TrainConfig
 from duovox.contracts import AudioError, BundleError, ConfigError, GenerationError, LabelError, OutputError
 from duovox.duovox import SeededNoise, locate, loudest_part
-from duovox.guidance import Guided
+from duovox.guidance import Guided, Strength
 from duovox.model import GenerativeClassifier
 from duovox.training.assemble import assemble
 from duovox.training.start import start_training
@@ -249,9 +249,9 @@ def test_gamma_0_asks_for_no_gradient_of_the_label(voice: Duovox, monkeypatch: p
 
 
 def test_guidance_is_given_the_settings(voice: Duovox) -> None:
-    denoiser = voice._denoiser("mid", 2, SampleConfig(gamma=2.5, guidance_low=0.1, guidance_high=7.0))
+    denoiser = voice._denoiser("mid", 2, SampleConfig(gamma=2.5, guidance_low=0.1, guidance_high=7.0, schedule="early"))
     assert isinstance(denoiser, Guided)
-    assert (denoiser.gamma, denoiser.low, denoiser.high) == (2.5, 0.1, 7.0)
+    assert denoiser.strength == Strength(2.5, 0.1, 7.0, "early", voice.config.recipe.noise.sigma_data)
     assert denoiser.denoiser.label.tolist() == [1 + 1, 2]  # type: ignore[attr-defined]
     assert voice._denoiser(None, 2, SampleConfig()) is voice.bundle.model
 

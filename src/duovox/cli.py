@@ -46,6 +46,7 @@ def generate(
     steps: int | None = None,
     sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
     interval: tuple[float, float] | None = None,
+    schedule: Literal["constant", "early", "late"] | None = None,
     guide_at: Literal["noised", "estimate"] | None = None,
     vocoder: Literal["neural", "griffin_lim"] | None = None,
     bundle: str = "sc06",
@@ -70,6 +71,7 @@ def generate(
         steps: Steps of the sampler.
         sampler: Which sampler.
         interval: Guide only at noise levels between these two sigmas.
+        schedule: How the strength of guidance runs: constant, early (fading as the noise goes) or late (growing).
         guide_at: Where the classifier is asked for the label, at the noised mel or at the estimate of the clean one.
         vocoder: How the mel becomes sound.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
@@ -96,6 +98,7 @@ def generate(
             steps=steps,
             sampler=sampler,
             interval=interval,
+            schedule=schedule,
             guide_at=guide_at,
             seed=seed + start,
             vocoder=vocoder,

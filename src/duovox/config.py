@@ -382,6 +382,9 @@ class Calibration:
 class SampleConfig:
     """Default settings of generation, stored in the bundle and used by the library, the command line and every server.
 
+    `schedule` is how the strength of guidance runs over the noise levels: `early` is gamma times the noise's share of the noised
+    mel's variance (strong at first, gone at the end), `late` gamma times the mel's share.
+
     `guide_at` says where the classifier is asked for the label: at the `noised` mel (a classifier that knows noise), or at the
     `estimate` of the clean mel, the gradient taken through the denoiser (one that does not).
     """
@@ -391,6 +394,7 @@ class SampleConfig:
     gamma: float = 3.0
     guidance_low: float = 0.0
     guidance_high: float = float("inf")
+    schedule: Literal["constant", "early", "late"] = "constant"
     guide_at: Literal["noised", "estimate"] = "noised"
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from duovox.classifiers.encoder import log_probabilities
 from duovox.classifiers.external import ExternalClassifier
 from duovox.config import SampleConfig
 from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError, LabelError
-from duovox.guidance import Guided
+from duovox.guidance import Guided, Strength
 from duovox.mel import LogMel, scale_mel, unscale_mel
 from duovox.model import LabelledDenoiser
 from duovox.noise import sigma_grid, vp_sigma, vp_times
@@ -126,6 +126,7 @@ class Duovox:
         steps: int | None = None,
         sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
         interval: tuple[float, float] | None = None,
+        schedule: Literal["constant", "early", "late"] | None = None,
         guide_at: Literal["noised", "estimate"] | None = None,
         seed: int = 0,
         vocoder: VocoderName | None = None,
@@ -134,10 +135,11 @@ class Duovox:
         """Generate `n` clips of `label` (None: whatever comes), with seeds seed, seed + 1, ...
 
         A clip depends on its seed and settings alone, not on `n` or `batch`. Settings left out are the bundle's own.
-        `interval` limits guidance to low <= sigma <= high; `guide_at` says where the classifier is asked for the label, at the
-        noised mel or at the estimate of the clean one. Raises `LabelError`, `ConfigError` and `GenerationError`.
+        `interval` limits guidance to low <= sigma <= high, `schedule` says how its strength runs over sigma; `guide_at` says where
+        the classifier is asked for the label, at the noised mel or at the estimate of the clean one. Raises `LabelError`,
+        `ConfigError` and `GenerationError`.
         """
-        given = {"gamma": gamma, "steps": steps, "sampler": sampler, "guide_at": guide_at}
+        given = {"gamma": gamma, "steps": steps, "sampler": sampler, "schedule": schedule, "guide_at": guide_at}
         if interval is not None:
             given |= {"guidance_low": interval[0], "guidance_high": interval[1]}
         settings = replace(self.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
@@ -173,7 +175,9 @@ class Duovox:
             return self.bundle.model
         labels = torch.full((count,), self.labels.index(label), device=self.device)
         labelled = LabelledDenoiser(self.bundle.model, labels, settings.guide_at)
-        return Guided(labelled, settings.gamma, settings.guidance_low, settings.guidance_high)
+        low, high, sigma_data = settings.guidance_low, settings.guidance_high, self.config.recipe.noise.sigma_data
+        strength = Strength(settings.gamma, low, high, settings.schedule, sigma_data)
+        return Guided(labelled, strength)
 
     @torch.no_grad()
     def _render(self, mels: Tensor, label: str | None, seeds: list[int], settings: SampleConfig, vocoder: VocoderName) -> list[Clip]:
