@@ -112,7 +112,7 @@ def test_the_entry_point_imports_the_command_line_alone() -> None:
 def test_the_mathematics_knows_no_model_and_no_files(module: str) -> None:
     assert own_imports(module) <= {"contracts.py", "config.py", "noise.py"}
     outside = {name.split(".")[0] for name in imported_names(module)} - {"duovox"}
-    assert outside <= {"__future__", "collections", "contextlib", "dataclasses", "functools", "itertools", "math", "torch"}
+    assert outside <= {"__future__", "collections", "contextlib", "dataclasses", "functools", "itertools", "math", "torch", "typing"}
 
 
 @pytest.mark.parametrize("module", ["contracts", "config", "cli"])

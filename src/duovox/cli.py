@@ -384,7 +384,7 @@ def evaluate(
 
 @app.command
 def experiment(
-    which: Positional[Literal["table1", "regimes", "gamma"]],
+    which: Positional[Literal["table1", "regimes", "gamma", "shift"]],
     /,
     data: Path,
     out: Path,
@@ -395,6 +395,10 @@ def experiment(
     n: int = 50,
     seeds: int | None = None,
     updates: int | None = None,
+    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
+    steps: int | None = None,
+    words: Path | None = None,
+    noise: Path | None = None,
     only: str | None = None,
     time_budget: str | None = None,
     quality: str | None = None,
@@ -406,7 +410,8 @@ def experiment(
     """Train the score models of an experiment with equal budget, sample and score them, and write a page: <out>/results/<which>.md.
 
     table1 compares the U-Net, the Score Subnet and its gradient taps; regimes trains on little data, or on some labels alone; gamma
-    varies the guidance of the recipe's own system. Does what is missing: call it again after an interruption, or to go on.
+    varies the guidance of the recipe's own system; shift trains on noisy recordings and on words the classifier does not know.
+    Does what is missing: call it again after an interruption, or to go on.
 
     Args:
         which: The experiment.
@@ -419,13 +424,17 @@ def experiment(
         n: How many clips of each label in a trial.
         seeds: How many sets of sampling seeds; 3 (gamma: 1) if left out.
         updates: Updates of every score model, instead of the recipe's.
+        sampler: Which sampler, instead of the recipe's.
+        steps: Its steps, instead of the recipe's.
+        words: For shift: feature folder of words that the classifier does not know.
+        noise: For shift: folder of noise recordings.
         only: The name of one system: do nothing for the others.
         time_budget: Stop after this long, as 90s, 20m or 1.5h.
         quality: Also measure quality without a reference: dnsmos, or an ONNX file such as SCOREQ's (extra `quality`).
         fid: Compute FID, where there are more clips than the judge has features.
         batch: Clips made at once; changes speed and memory, not the clips.
         device: Where to compute; auto takes CUDA where there is one.
-        precision: Arithmetic of the trainings; auto takes bf16 where the hardware is fast at it.
+        precision: Arithmetic of trainings and sampling; auto takes bf16 where the hardware is fast at it.
     """
     budget, settings = parse_seconds(time_budget) if time_budget else math.inf, read_recipe(recipe)
     from duovox.experiments.suite import Options, run_experiment
@@ -447,6 +456,10 @@ def experiment(
         device,
         precision,
         batch,
+        sampler,
+        steps,
+        words,
+        noise,
     )
     finished = run_experiment(which, options)
     print(f"{finished.page}: " + (f"left to do: {'; '.join(finished.left)}; the same command goes on" if finished.left else "complete"))

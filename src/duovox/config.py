@@ -352,10 +352,15 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class SeenConfig:
-    """Which of the train clips a score model sees: a share of them (the same at every start), of these labels (none named: all)."""
+    """Which of the train clips a score model sees: a share of them (the same at every start), of these labels (none named: all).
+
+    `other_data` lets it see other recordings than its classifier was trained on: they are scaled as the classifier's were, and words
+    that it does not know have no label.
+    """
 
     share: float = 1.0
     labels: tuple[str, ...] = ()
+    other_data: bool = False
 
     def __post_init__(self) -> None:
         _require(0 < self.share <= 1, f"subnet_sees.share must lie in (0, 1], not {self.share}")

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+NO_LABEL = -1
+"""In an array of labels: no label for this item; its gradient taps are those of logsumexp(logits)."""
+
 
 class DuovoxError(Exception):
     """Base of every error that is the caller's to mend; its message is one line that says what, where and what to do."""

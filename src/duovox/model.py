@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,10 @@ class GenerativeClassifier(nn.Module):
     """A frozen classifier that can also denoise. Only `subnet` has trainable parameters.
 
     `tap_axes` says what the axes of each tap are (see `taps.as_map`); without it they are (B, C, M', T').
+    `autocast` is a lower precision to run the networks in; sigma arithmetic and sampling stay in float32.
     """
+
+    autocast: torch.dtype | None = None
 
     def __init__(
         self,
@@ -64,18 +68,23 @@ class GenerativeClassifier(nn.Module):
     ) -> Taps:
         """Read the classifier's taps; labels are used by the gradient taps only if the subnet was trained on such."""
         kind = self.gradient_taps
-        return read_taps(
-            self.classifier.network,
-            self.tap_names,
-            noised,
-            sigma,
-            gradients=kind != "none",
-            tap_label=tap_label if kind == "label" else None,
-            guide_label=guide_label,
-            temperature=None if guide_label is None else self.temperature(sigma, "noised"),
-            axes=self.tap_axes,
-            attached=attached,
-        )
+        with self.arithmetic(noised):
+            return read_taps(
+                self.classifier.network,
+                self.tap_names,
+                noised,
+                sigma,
+                gradients=kind != "none",
+                tap_label=tap_label if kind == "label" else None,
+                guide_label=guide_label,
+                temperature=None if guide_label is None else self.temperature(sigma, "noised"),
+                axes=self.tap_axes,
+                attached=attached,
+            )
+
+    def arithmetic(self, like: Tensor) -> AbstractContextManager[Any]:
+        """Where the networks run: in `autocast`, or, without it, as whoever calls has set."""
+        return torch.autocast(like.device.type, self.autocast) if self.autocast else nullcontext()
 
     def temperature(self, sigma: Tensor, guide_at: GuideAt) -> Tensor | None:
         """The fitted temperature (B,) at sigma (B,), held beyond the outermost; None where none was fitted for this place."""
@@ -94,7 +103,9 @@ class GenerativeClassifier(nn.Module):
     def denoise(self, taps: Taps, noised: Tensor, sigma: Tensor) -> Tensor:
         """denoised (B, 1, M, T) from taps read at (noised, sigma); the sigma arithmetic stays in float32 (EDM eq. 7)."""
         c = precondition(sigma, self.noise)
-        return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * self.output(taps, noised, c)
+        with self.arithmetic(noised):
+            output = self.output(taps, noised, c)
+        return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * output
 
     def output(self, taps: Taps, noised: Tensor, c: Preconditioning) -> Tensor:
         """F (B, 1, M, T), the trained network's part of the denoised mel."""
@@ -126,7 +137,8 @@ class UNetModel(GenerativeClassifier):
         if guide_label is None:
             return Taps((), None, noised.new_zeros(noised.shape[0], 0), None)
         temperature = self.temperature(sigma, "noised")
-        return read_taps(self.classifier.network, (), noised, sigma, gradients=False, guide_label=guide_label, temperature=temperature)
+        with self.arithmetic(noised):
+            return read_taps(self.classifier.network, (), noised, sigma, gradients=False, guide_label=guide_label, temperature=temperature)
 
     def output(self, taps: Taps, noised: Tensor, c: Preconditioning) -> Tensor:
         return self.subnet(expand_to(c.c_in, noised) * noised, c.c_noise)

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from duovox.contracts import ShapeError
-
-NO_LABEL = -1
-"""In a label tensor: no label for this item; its gradient taps are those of logsumexp(logits)."""
+from duovox.contracts import NO_LABEL, ShapeError
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,15 @@ def test_gamma_varies_guidance_of_the_recipe_s_own_system() -> None:
     assert [c.name for c in plan.conditions("subnet_label")] == [
         *("gamma0", "gamma0.5", "gamma1", "gamma2", "gamma3", "gamma5", "gamma8"),
         *("gamma3_0.2_to_inf", "gamma3_0.2_to_10", "gamma3_0.5_to_5"),
+        *("gamma3_early", "gamma6_early", "gamma3_late", "gamma6_late"),
     ]
+
+
+def test_shift_trains_on_other_data_than_the_classifier_s() -> None:
+    plan = make_plan("shift", read_recipe("compact"), DIGITS)
+    assert [s.name for s in plan.systems] == ["subnet_logsumexp_noise", "subnet_logsumexp_words", "unet_noise", "unet_words"]
+    assert {s.shift for s in plan.systems} == {"noise", "words"} and all(s.recipe.subnet_sees.other_data for s in plan.systems)
+    assert [str(c) for c in plan.conditions("unet_words")] == ["unconditional", "gamma 3"]
 
 
 def test_seeds_of_the_sets_do_not_meet() -> None:

@@ -114,7 +114,7 @@ def test_gamma_shares_what_table1_made(options: Options, table1: Finished, monke
     monkeypatch.setattr(runner, "start_training", None)
     monkeypatch.setattr(runner, "make_clips", lambda voice, folder, wanted: made.append(folder.name) or speak(voice, folder, wanted))
     finished = run_experiment("gamma", replace(options, seeds=1))
-    assert finished.left == () and len(made) == 8 and "gamma3_s0" not in made and "gamma3_0.2_to_10_s0" in made
+    assert finished.left == () and len(made) == 12 and "gamma3_s0" not in made and "gamma3_0.2_to_10_s0" in made
     text = finished.page.read_text()
     assert "## Recommended default" in text and "Rule: the smallest FID" in text
     assert ("![Figures against gamma](gamma.svg)" in text) == (options.out / "results" / "gamma.svg").is_file()
@@ -206,4 +206,4 @@ def test_the_command(options: Options, table1: Finished, tmp_path: Path, capsys:
 
 def test_a_bench_names_what_is_left_before_anything_is_done(options: Options, tmp_path: Path) -> None:
     which: Experiment = "gamma"
-    assert open_bench(which, replace(options, out=tmp_path)).left() == ["training of subnet_label", "20 trials of subnet_label"]
+    assert open_bench(which, replace(options, out=tmp_path)).left() == ["training of subnet_label", "28 trials of subnet_label"]

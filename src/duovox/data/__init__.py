@@ -3,6 +3,7 @@
 from duovox.data.batches import Batch, Batches, gather, in_order
 from duovox.data.features import Features, Manifest, Statistics, open_features, prepare, read_manifest, relabelled, restricted
 from duovox.data.fetch import ARCHIVES, Archive, fetch, fetch_archive
+from duovox.data.noisy import add_background
 from duovox.data.sources import LABEL_SETS, SC09, SPLITS, Scan, Source, scan, speaker_of, which_split
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Scan",
     "Source",
     "Statistics",
+    "add_background",
     "fetch",
     "fetch_archive",
     "gather",

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from duovox.audio import fit_length, read_audio
 from duovox.config import MelConfig, from_dict, to_dict, to_json
-from duovox.contracts import AudioError, ConfigError, DataError, OutputError
+from duovox.contracts import NO_LABEL, AudioError, ConfigError, DataError, OutputError
 from duovox.data.sources import SPLITS, Scan, Source, check_counts, scan
 from duovox.data.storage import ArrayWriter, built_beside, open_array
 from duovox.mel import LogMel
@@ -87,15 +87,16 @@ class Features:
         return np.flatnonzero(self.split == split)
 
 
-def relabelled(features: Features, labels: Sequence[str]) -> Features:
-    """The same clips, numbered by the labels of a classifier, which may know more words. Raises `DataError` for a word it does not know."""
-    unknown = [label for label in features.labels if label not in labels]
-    if unknown:
+def relabelled(features: Features, labels: Sequence[str], unknown: Literal["refused", "unlabelled"] = "refused") -> Features:
+    """The same clips, numbered by the labels of a classifier, which may know more words. Clips of a word it does not know have
+    `NO_LABEL`, or are refused with a `DataError`."""
+    foreign = [label for label in features.labels if label not in labels]
+    if foreign and unknown == "refused":
         raise DataError(
-            f"the data has the word {unknown[0]!r}, which the classifier does not know ({', '.join(labels)}); "
+            f"the data has the word {foreign[0]!r}, which the classifier does not know ({', '.join(labels)}); "
             "prepare the data with the labels it knows"
         )
-    numbers = np.array([list(labels).index(label) for label in features.labels])
+    numbers = np.array([NO_LABEL if label in foreign else list(labels).index(label) for label in features.labels])
     return replace(features, labels=tuple(labels), label=numbers[features.label])
 
 
@@ -108,10 +109,10 @@ def restricted(features: Features, share: float = 1.0, labels: Sequence[str] = (
     if unknown:
         raise DataError(f"the data has no label {unknown[0]!r}; it has {', '.join(features.labels)}")
     split = features.split.copy()
-    for number, label in enumerate(features.labels):
+    for number, label in [*enumerate(features.labels), (NO_LABEL, None)]:
         clips = np.flatnonzero((split == "train") & (features.label == number))
         kept = max(1, round(share * len(clips))) if not labels or label in labels else 0
-        split[np.random.default_rng([0, number]).permutation(clips)[kept:]] = "unseen"
+        split[np.random.default_rng([0, number % (len(features.labels) + 1)]).permutation(clips)[kept:]] = "unseen"
     return replace(features, split=split)
 
 
@@ -194,7 +195,7 @@ def _build(root: Path, folder: Path, found: Scan, inputs: str, mel: MelConfig, p
     """Decode every clip into `folder` and write its manifest, last."""
     kept: list[Source] = []
     skipped = dict(found.skipped)
-    moments = _Moments()
+    moments = Moments()
     content = hashlib.sha256(json.dumps([to_dict(mel), found.labels]).encode())
     log_mel = LogMel(mel)
     with (
@@ -207,7 +208,7 @@ def _build(root: Path, folder: Path, found: Scan, inputs: str, mel: MelConfig, p
             skipped |= {_relative(s, root): reason for s, reason in zip(sources, decoded, strict=True) if isinstance(reason, str)}
             if good:
                 clips = np.stack([wave for _, wave in good])
-                features = _features_of(clips, log_mel)
+                features = features_of(clips, log_mel)
                 waves.append(clips)
                 log_mels.append(features)
                 content.update(clips.tobytes())
@@ -260,7 +261,7 @@ def _decode(source: Source, mel: MelConfig) -> NDArray[np.int16] | str:
 
 
 @torch.no_grad()
-def _features_of(clips: NDArray[np.int16], log_mel: LogMel) -> NDArray[np.float16]:
+def features_of(clips: NDArray[np.int16], log_mel: LogMel) -> NDArray[np.float16]:
     """int16 waves (n, S) -> float16 log-mels (n, M, T)."""
     features: NDArray[np.float16] = log_mel(torch.from_numpy(clips).float() / FULL_SCALE)[:, 0].half().numpy()
     return features
@@ -308,7 +309,7 @@ def _manifest_or_none(folder: Path) -> Manifest | None:
         return None
 
 
-class _Moments:
+class Moments:
     """Minimum, maximum, mean and standard deviation of everything added."""
 
     def __init__(self) -> None:

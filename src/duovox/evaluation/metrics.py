@@ -177,6 +177,13 @@ def wilson_interval(hits: int, trials: int, level: float = 0.95) -> tuple[float,
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def auroc(positives: ArrayLike, negatives: ArrayLike) -> float:
+    """Area under the ROC curve: the probability that a positive (P,) is larger than a negative (N,), a tie counting half."""
+    above, below = np.asarray(positives, np.float64), np.sort(np.asarray(negatives, np.float64))
+    wins = np.searchsorted(below, above, "left") + np.searchsorted(below, above, "right")
+    return float(wins.mean() / (2 * len(below)))
+
+
 def halves_deviation(values: NDArray[Any], statistic: Callable[[NDArray[Any]], float], seed: int = 0, repeats: int = 5) -> float:
     """Standard deviation of `statistic` over samples of n values, from its differences between the disjoint halves of a sample.
 

@@ -161,11 +161,13 @@ def _story(voice: Duovox, sample: SampleConfig, unconditional: bool) -> dict[str
     config, vocoder = voice.config, voice.bundle.vocoder
     parts = [fingerprint(voice.bundle.model), fingerprint(vocoder) if vocoder is not None else "", config.digests]
     parts += [to_dict(replace(config.recipe, sample=SampleConfig())), to_dict(config.mel_scale), to_dict(config.calibration)]
+    autocast = voice.bundle.model.autocast
     return {
         "format": CLIPS_FORMAT,
         "model": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
         "unconditional": unconditional,
         "sample": to_dict(sample),
+        **({"arithmetic": str(autocast)} if autocast else {}),
     }
 
 

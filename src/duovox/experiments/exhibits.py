@@ -26,7 +26,7 @@ from duovox.picture import sheet
 COLUMNS = 8
 """Clips in a row of the sheet, at most."""
 
-SPOKEN = {"table1": 2, "regimes": 1, "gamma": 1}
+SPOKEN = {"table1": 2, "regimes": 1, "gamma": 1, "shift": 2}
 """Words that each trial shown says aloud, at most."""
 
 CURVES = {"fid": "FID", "accuracy": "accuracy", "nearest_own": "nearest own clip (diversity)"}
@@ -34,8 +34,8 @@ _COLOURS = {"unet": "#888888", "subnet_logsumexp": "#1f77b4", "subnet_label": "#
 
 
 def plot_curves(results: Sequence[Result], figures: Sequence[str], path: Path) -> bool:
-    """Figures against gamma: a row for each set of labels, a column for each figure, a line for each kind of system; conditions that
-    limit guidance are crosses. False, and no file, where matplotlib is missing.
+    """Figures against gamma: a row for each set of labels, a column for each figure, a line for each kind of system; conditions of
+    a strength that depends on sigma are crosses. False, and no file, where matplotlib is missing.
     """
     try:
         mpl = importlib.import_module("matplotlib")
@@ -64,12 +64,12 @@ def _draw(axis: Any, results: Sequence[Result], figure: str) -> None:
     """One figure of all kinds of systems, with the range over the sampling seeds."""
     for kind in dict.fromkeys(result.kind for result in results):
         points = [(r.condition, spread) for r in results if r.kind == kind and (spread := r.figure(figure))]
-        for limited, style in ((False, "o-"), (True, "x")):
-            chosen = [(c.gamma, s) for c, s in points if c.gamma is not None and c.limited == limited]
+        for varied, style in ((False, "o-"), (True, "x")):
+            chosen = [(c.gamma, s) for c, s in points if c.gamma is not None and c.varied == varied]
             if chosen:
                 means = np.array([s.mean for _, s in chosen])
                 ends = np.abs(np.array([[min(s.values) for _, s in chosen], [max(s.values) for _, s in chosen]]) - means)
-                label = kind + ", interval" * limited
+                label = kind + ", interval or schedule" * varied
                 axis.errorbar([gamma for gamma, _ in chosen], means, ends, fmt=style, color=_COLOURS.get(kind), label=label, capsize=2)
 
 

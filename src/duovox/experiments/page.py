@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,20 @@ import duovox
 from duovox.audio import write_whole
 from duovox.experiments.claims import ENOUGH_ACCURACY, RULES, Claim, recommended, regimes_claims, table1_claims
 from duovox.experiments.exhibits import plot_curves, write_sheet, write_sounds
-from duovox.experiments.plan import System
-from duovox.experiments.records import Result, Spread, SystemCosts
-from duovox.experiments.runner import Bench, digest_of, group_name, machines
+from duovox.experiments.hearing import Heard
+from duovox.experiments.plan import TRAIN_SNR, System
+from duovox.experiments.records import Result
+from duovox.experiments.runner import Bench, digest_of, machines
+from duovox.experiments.tables import cells, heads, hearing_table, results_notes, results_table, spread_text
 from duovox.training.start import read_weights
 
 _TITLES = {
     "table1": "Table 1: score models of equal budget",
     "regimes": "Little data, and labels never heard (zero-shot)",
-    "gamma": "Strength and interval of guidance",
+    "gamma": "Strength, interval and schedule of guidance",
+    "shift": "Other data: noisy recordings, and words the classifier does not know",
 }
+_SHIFTS = {"": "", "noise": f", with noise at {TRAIN_SNR:g} dB", "words": " of other words, without labels"}
 _PLOTTED = {"regimes": ("fid", "accuracy"), "gamma": ("fid", "accuracy", "nearest_own")}
 
 
@@ -41,17 +45,19 @@ class Exhibits:
     sounds: list[str]
 
 
-def write_page(bench: Bench, words: Sequence[str]) -> Path:
-    """Write page, JSON and exhibits of all that is known so far; `words` are the command's, without paths. Gives the page's path."""
+def write_page(bench: Bench, words: Sequence[str], heard: Sequence[Heard] | None = None) -> Path:
+    """Write page, JSON and exhibits of all that is known so far; `words` are the command's, without paths; `heard` is how the
+    classifier takes other data. Gives the page's path."""
     folder, name = bench.out / "results", bench.plan.experiment
     results = bench.results()
     exhibits = _exhibit(bench, results, folder)
     claims = claims_of(bench, results)
-    write_whole(folder / f"{name}.json", _as_json(bench, results, claims, words).encode(), force=True, parents=True)
+    write_whole(folder / f"{name}.json", _as_json(bench, results, claims, words, heard).encode(), force=True, parents=True)
     sections = [
         [f"# {_TITLES[name]}", "", f"Command: `{shlex.join(words)}`", "", *_budget(bench)],
         _left(bench),
-        ["## Results", "", *_table(bench, results), "", _table_notes(bench)],
+        ["## Results", "", *results_table(bench, results), "", results_notes(bench)],
+        ["## The classifier on other data", "", *hearing_table(heard)] if heard else [],
         _answers(claims) + _recommendation(bench, results),
         ["## Systems", "", *_systems(bench, words)],
         _shown(exhibits),
@@ -94,55 +100,6 @@ def _left(bench: Bench) -> list[str]:
     return ["**Not finished.** Left to do: " + "; ".join(left) + "."] if left else []
 
 
-# the table
-
-
-def _table(bench: Bench, results: Sequence[Result]) -> list[str]:
-    """One row for each result; the real clips of the same labels follow."""
-    measure = [bench.quality.name] if bench.quality else []
-    heads = ["clips", "params M (trained)", "GMACs", "n", "FID", "IS", "mIS", "AM", "NDB", "label accuracy (95 %)", "nearest own"]
-    lines = [_cells(heads + measure + ["seeds"]), "|" + "---|" * (len(heads) + len(measure) + 1)]
-    lines += [_cells([*_row(result, bench.costs[result.kind], bool(measure)), _seeds(bench, result)]) for result in results]
-    for place, rows in bench.real().items():
-        for row in rows:
-            known = Result(group_name(place if place != "all" else "", row["system"]), "", "", results[0].condition, "", (row,))
-            lines.append(_cells([known.system, "-", "-", *_figures(known, bool(measure)), "-"]))
-    return lines
-
-
-def _row(result: Result, costs: SystemCosts, quality: bool) -> list[str]:
-    guided = bool(result.condition.gamma)
-    total = costs.guided if guided else costs.unconditional
-    macs = costs.guided_gmacs if guided else costs.unconditional_gmacs
-    where = f", {result.group} labels" if result.group != "all" else ""
-    return [f"{result.system}, {result.condition}{where}", f"{total:.2f} ({costs.trained:.2f})", f"{macs:.2f}", *_figures(result, quality)]
-
-
-def _figures(result: Result, quality: bool) -> list[str]:
-    digits = {"fid": 3, "inception": 2, "modified_inception": 1, "am": 3, "ndb": 2}
-    cells = [str(result.n), *(_text(result.figure(name), places) for name, places in digits.items())]
-    interval = result.accuracy_interval
-    cells.append(f"{_text(result.accuracy, 3)} [{interval[0]:.3f} - {interval[1]:.3f}]" if interval else "-")
-    return cells + [_text(result.figure("nearest_own"), 2)] + [_text(result.figure("quality"), 2)] * quality
-
-
-def _seeds(bench: Bench, result: Result) -> str:
-    """The sampling seeds of a row's sets."""
-    count = bench.plan.n * (len(bench.plan.labels) if result.condition.gamma is None else 1)
-    trials = [t for t in bench.trials(bench.plan.system(result.system)) if t.condition == result.condition and bench.record(t)]
-    return ", ".join(f"{trial.first_seed} - {trial.first_seed + count - 1}" for trial in trials)
-
-
-def _table_notes(bench: Bench) -> str:
-    failures = "".join(f" No clips: {failure}." for failure in bench.failures())
-    return (
-        "Mean, and in brackets the range, over the sets of sampling seeds; accuracy has Wilson's interval of all sets together. Params: "
-        "all that run; GMACs: one network evaluation, backwards included. Guided rows have the same labels in equal numbers, unconditional "
-        "ones their own mix. FID is against the train clips of the same labels, depends on n, and needs more clips than the judge has "
-        f"features ({bench.judge_features}); NDB needs enough clips too: - where there are too few.{failures}"
-    )
-
-
 # claims
 
 
@@ -160,7 +117,7 @@ def _recommendation(bench: Bench, results: Sequence[Result]) -> list[str]:
         return []
     rule = f"Rule: the smallest FID among conditions of accuracy of at least {ENOUGH_ACCURACY}; where there is none, the best accuracy."
     best = recommended(results)
-    found = f"{best.condition} (FID {_text(best.figure('fid'), 3)}, accuracy {_text(best.accuracy, 3)})" if best else "none yet"
+    found = f"{best.condition} (FID {spread_text(best.figure('fid'), 3)}, accuracy {spread_text(best.accuracy, 3)})" if best else "none yet"
     return ["## Recommended default", "", f"{found}. {rule}"]
 
 
@@ -168,10 +125,10 @@ def _recommendation(bench: Bench, results: Sequence[Result]) -> list[str]:
 
 
 def _systems(bench: Bench, words: Sequence[str]) -> list[str]:
-    heads = ["system", "what it is", "sees", "updates", "samples seen", "training seconds", "machine", "weights", "command"]
-    lines = [_cells(heads), "|" + "---|" * len(heads)]
+    names = ["system", "what it is", "sees", "updates", "samples seen", "training seconds", "machine", "weights", "command"]
+    lines = heads(*names)
     for facts in system_facts(bench, words):
-        lines.append(_cells([facts["system"], facts["about"], facts["sees"], *_trained(facts), f"`{facts['command']}`"]))
+        lines.append(cells([facts["system"], facts["about"], facts["sees"], *_trained(facts), f"`{facts['command']}`"]))
     return lines
 
 
@@ -192,7 +149,7 @@ def _facts(bench: Bench, system: System, words: Sequence[str]) -> dict[str, Any]
     facts: dict[str, Any] = {
         "system": system.name,
         "about": system.about,
-        "sees": f"{sees.share:.0%} of the train clips" + (f" of {', '.join(sees.labels)}" if sees.labels else ""),
+        "sees": f"{sees.share:.0%} of the train clips" + (f" of {', '.join(sees.labels)}" if sees.labels else "") + _SHIFTS[system.shift],
         "command": shlex.join([*_without_only(words), "--only", system.name]),
     }
     path = folder / "weights.safetensors"
@@ -218,7 +175,7 @@ def _sources(bench: Bench) -> list[str]:
     notes = {note for t in bench.plan.trials for note in (bench.record(t) or {}).get("notes", [])[1:]}
     lines = [
         f"Judge: {bench.judge.kind}, digest `{bench.judge.digest[:16]}`; it never guides. Data: `{bench.features.digest[:16]}`. "
-        f"Sampler: {sample.sampler} with {sample.steps} steps. "
+        f"Sampler: {sample.sampler} with {sample.steps} steps, networks in {'bf16' if bench.autocast else 'float32'}. "
         f"Vocoder: {f'neural, digest `{bench.vocoder_digest[:16]}`' if bench.vocoder_digest else 'Griffin-Lim'}.",
         *_classifiers(bench),
         *([f"{bench.quality.name}: {bench.quality.about}."] if bench.quality else []),
@@ -252,7 +209,7 @@ def _shown(exhibits: Exhibits) -> list[str]:
     return ["## To see and hear", "", *lines] if lines else []
 
 
-def _as_json(bench: Bench, results: Sequence[Result], claims: Sequence[Claim], words: Sequence[str]) -> str:
+def _as_json(bench: Bench, results: Sequence[Result], claims: Sequence[Claim], words: Sequence[str], heard: Sequence[Heard] | None) -> str:
     """Everything, unrounded."""
     plan = bench.plan
     found = {
@@ -269,14 +226,7 @@ def _as_json(bench: Bench, results: Sequence[Result], claims: Sequence[Claim], w
         "results": [asdict(r) | {"condition": str(r.condition), "accuracy_interval": r.accuracy_interval} for r in results],
         "real": bench.real(),
         "failures": bench.failures(),
+        "heard": [asdict(row) for row in heard or ()],
         "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims],
     }
     return json.dumps(found, indent=1) + "\n"
-
-
-def _cells(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _text(spread: Spread | None, digits: int) -> str:
-    return "-" if spread is None else spread.text(digits)

@@ -7,13 +7,16 @@ Systems and trials are named by what they are, so that experiments in one folder
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from duovox.config import Recipe, SeenConfig, TrainConfig
 from duovox.contracts import ConfigError
 
-Experiment = Literal["table1", "regimes", "gamma"]
+Experiment = Literal["table1", "regimes", "gamma", "shift"]
+Schedule = Literal["constant", "early", "late"]
+Shift = Literal["", "noise", "words"]
 Group = tuple[str, tuple[str, ...]]
 
 DRAW = 100_000
@@ -25,6 +28,11 @@ GUIDED = 3.0
 REGIME_GAMMAS = (1.0, 3.0, 6.0)
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
 INTERVALS = ((0.2, math.inf), (0.2, 10.0), (0.5, 5.0))
+SCHEDULES: tuple[tuple[float, Schedule], ...] = ((3.0, "early"), (6.0, "early"), (3.0, "late"), (6.0, "late"))
+SHIFTS: tuple[Shift, ...] = ("noise", "words")
+TRAIN_SNR = 10.0
+"""dB, of the noisy recordings that a score model of the shift experiment sees."""
+
 SHARE = 0.03
 EVERYTHING: Group = ("all", ())
 
@@ -41,7 +49,9 @@ _ABOUT = {
 
 @dataclass(frozen=True)
 class System:
-    """One score model to train. `kind` is its form; `groups` are the sets of labels that its clips are scored on (none named: all)."""
+    """One score model to train. `kind` is its form; `groups` are the sets of labels that its clips are scored on (none named: all);
+    `shift` names the other data that it sees instead of its classifier's.
+    """
 
     name: str
     kind: str
@@ -49,6 +59,7 @@ class System:
     recipe: Recipe
     regime: str = ""
     groups: tuple[Group, ...] = (EVERYTHING,)
+    shift: Shift = ""
 
     @property
     def random_classifier(self) -> bool:
@@ -58,17 +69,21 @@ class System:
 
 @dataclass(frozen=True)
 class Condition:
-    """How clips are made: unconditional (gamma None), or guided at low <= sigma <= high."""
+    """How clips are made: unconditional (gamma None), or guided at low <= sigma <= high, its strength constant or by a schedule."""
 
     gamma: float | None
     low: float = 0.0
     high: float = math.inf
+    schedule: Schedule = "constant"
 
     @property
     def name(self) -> str:
-        if self.gamma is None:
-            return "unconditional"
-        return f"gamma{self.gamma:g}" + (f"_{self.low:g}_to_{self.high:g}" if self.limited else "")
+        return str(self).replace("gamma ", "gamma").replace(", sigma ", "_").replace(", ", "_").replace(" ", "_")
+
+    @property
+    def varied(self) -> bool:
+        """Whether the strength depends on sigma."""
+        return self.limited or self.schedule != "constant"
 
     @property
     def limited(self) -> bool:
@@ -78,7 +93,8 @@ class Condition:
     def __str__(self) -> str:
         if self.gamma is None:
             return "unconditional"
-        return f"gamma {self.gamma:g}" + (f", sigma {self.low:g} to {self.high:g}" if self.limited else "")
+        interval = f", sigma {self.low:g} to {self.high:g}" if self.limited else ""
+        return f"gamma {self.gamma:g}{interval}" + (f", {self.schedule}" if self.schedule != "constant" else "")
 
 
 UNCONDITIONAL = Condition(None)
@@ -137,11 +153,11 @@ def make_plan(
     """
     if recipe.external is not None:
         raise ConfigError(f"experiments train a classifier of their own; recipe {recipe.name} has someone else's")
-    draws = draws if draws is not None else {"table1": 3, "regimes": 3, "gamma": 1}[experiment]
+    draws = draws if draws is not None else {"table1": 3, "regimes": 3, "gamma": 1, "shift": 3}[experiment]
     if draws < 1 or not 1 <= n * len(labels) <= DRAW or (updates is not None and updates < 1):
         raise ConfigError(f"draws, updates and clips must be at least 1, and clips of a trial at most {DRAW}")
     shared = replace(recipe, train_subnet=with_updates(recipe.train_subnet, updates))
-    systems, conditions = {"table1": _table1, "regimes": _regimes, "gamma": _gamma}[experiment](shared, labels)
+    systems, conditions = _PARTS[experiment](shared, labels)
     trials = [Trial(s.name, condition, draw) for s in systems for condition in conditions[s.name] for draw in range(draws)]
     return Plan(experiment, labels, tuple(systems), tuple(trials), n, draws)
 
@@ -179,7 +195,16 @@ def _table1(recipe: Recipe, labels: tuple[str, ...]) -> Parts:
 def _gamma(recipe: Recipe, labels: tuple[str, ...]) -> Parts:
     kind = "unet" if recipe.score_model == "unet" else f"subnet_{recipe.subnet.gradient_taps}"
     system = make_system(kind, recipe)
-    return [system], {system.name: [*map(Condition, GAMMAS), *(Condition(GUIDED, low, high) for low, high in INTERVALS)]}
+    intervals = [Condition(GUIDED, low, high) for low, high in INTERVALS]
+    schedules = [Condition(gamma, schedule=schedule) for gamma, schedule in SCHEDULES]
+    return [system], {system.name: [*map(Condition, GAMMAS), *intervals, *schedules]}
+
+
+def _shift(recipe: Recipe, labels: tuple[str, ...]) -> Parts:
+    foreign = replace(recipe, subnet_sees=SeenConfig(other_data=True))
+    bases = [(make_system(kind, foreign), shift) for kind in ("subnet_logsumexp", "unet") for shift in SHIFTS]
+    systems = [replace(base, name=f"{base.kind}_{shift}", regime=shift, shift=shift) for base, shift in bases]
+    return systems, {system.name: [UNCONDITIONAL, Condition(GUIDED)] for system in systems}
 
 
 def _regimes(recipe: Recipe, labels: tuple[str, ...]) -> Parts:
@@ -208,3 +233,11 @@ def _groups(labels: tuple[str, ...], seen: tuple[str, ...]) -> tuple[Group, ...]
     if not seen:
         return (EVERYTHING,)
     return ("seen", seen), ("unseen", tuple(label for label in labels if label not in seen))
+
+
+_PARTS: dict[Experiment, Callable[[Recipe, tuple[str, ...]], Parts]] = {
+    "table1": _table1,
+    "regimes": _regimes,
+    "gamma": _gamma,
+    "shift": _shift,
+}

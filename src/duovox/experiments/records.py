@@ -11,7 +11,7 @@ from typing import Any
 from duovox.evaluation.metrics import wilson_interval
 from duovox.experiments.plan import Condition
 
-FIGURES = ("fid", "inception", "modified_inception", "am", "ndb", "nearest_own", "quality")
+FIGURES = ("fid", "inception", "modified_inception", "am", "ndb", "nearest_own", "quality", "shifted_fid")
 """Figures of a row that are gathered as mean and range; accuracy has an interval instead."""
 
 

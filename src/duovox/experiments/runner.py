@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,11 +26,13 @@ from duovox.classifiers.frozen import fingerprint
 from duovox.config import Recipe, SampleConfig, to_dict
 from duovox.contracts import GenerationError, TrainingError
 from duovox.costs import count_costs
-from duovox.data import Features
+from duovox.data import Features, open_features
 from duovox.duovox import Duovox
 from duovox.evaluation.clips import Clips
 from duovox.evaluation.judge import Judge
+from duovox.evaluation.metrics import fit_gaussian, frechet_distance
 from duovox.evaluation.quality import Quality
+from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import evaluate
 from duovox.evaluation.systems import Generation, make_clips
 from duovox.experiments.plan import Plan, System, Trial
@@ -38,7 +40,7 @@ from duovox.experiments.records import Result, SystemCosts
 from duovox.model import build_classifier, build_model
 from duovox.training.assemble import assemble
 from duovox.training.loop import differences
-from duovox.training.start import DeviceName, Part, Precision, choose_device, read_weights, recipe_of_part, start_training
+from duovox.training.start import DeviceName, Part, Precision, choose_autocast, choose_device, read_weights, recipe_of_part, start_training
 from duovox.vocoder.istft_net import ISTFTNet
 
 
@@ -58,7 +60,7 @@ class Clock:
 @dataclass(frozen=True, eq=False)
 class Bench:
     """A plan, the folder it is carried out in, and what all its trials share. `classifier` is the run folder of a classifier that is
-    trained already; `out`'s own otherwise.
+    trained already; `out`'s own otherwise. `others` are the feature folders of the shift experiment, by their names in the plan.
     """
 
     plan: Plan
@@ -73,6 +75,7 @@ class Bench:
     device: DeviceName = "cpu"
     precision: Precision = "auto"
     batch: int = 8
+    others: Mapping[str, Path] = field(default_factory=dict)
     complete: set[Path] = field(default_factory=set)
 
     def run(self, clock: Clock, only: str | None = None) -> None:
@@ -90,7 +93,7 @@ class Bench:
         """What is still missing, in words."""
         missing = []
         for system in self.plan.systems:
-            done = self.finished(self.subnet_folder(system), "subnet", system.recipe)
+            done = self.trained(system)
             missing += [] if done else [f"training of {system.name}"]
             trials = sum(self.record(trial) is None for trial in self.trials(system))
             missing += [f"{trials} trials of {system.name}"] if trials else []
@@ -112,14 +115,27 @@ class Bench:
             return self.out / "systems" / system.name / "classifier"
         return self.classifier or self.out / "classifier"
 
-    def finished(self, folder: Path, part: Part, recipe: Recipe) -> bool:
+    def seen_by(self, system: System) -> Features:
+        """The recordings that its score model sees."""
+        return self.other_features[system.shift] if system.shift else self.features
+
+    @cached_property
+    def other_features(self) -> dict[str, Features]:
+        """Those of the shift experiment, by their names in the plan."""
+        return {name: open_features(folder, self.plan.systems[0].recipe.mel) for name, folder in self.others.items()}
+
+    def trained(self, system: System) -> bool:
+        """Whether its score model is complete. Raises `TrainingError` as `finished` does."""
+        return self.finished(self.subnet_folder(system), "subnet", system.recipe, self.seen_by(system))
+
+    def finished(self, folder: Path, part: Part, recipe: Recipe, features: Features) -> bool:
         """Whether a run is complete. Raises `TrainingError` if it is one of another recipe or data."""
         if folder in self.complete:
             return True
         if not (folder / "weights.safetensors").is_file():
             return False
         facts, _ = read_weights(folder)
-        wanted = {"recipe": recipe_of_part(recipe, part), "data": self.features.digest}
+        wanted = {"recipe": recipe_of_part(recipe, part), "data": features.digest}
         for path, old, new in differences({name: facts[name] for name in wanted}, wanted):
             raise TrainingError(f"{folder} was trained with {path} = {old!r}, now it is {new!r}; use the old one or another --out")
         if facts["step"] >= getattr(recipe, f"train_{part}").updates:
@@ -129,14 +145,15 @@ class Bench:
     def _train(self, system: System, clock: Clock) -> bool:
         """Whether the system is trained now, its classifier first."""
         folder = self.classifier_folder(system)
-        if folder == self.classifier and not self.finished(folder, "classifier", system.recipe):
+        ready = self.finished(folder, "classifier", system.recipe, self.features)
+        if folder == self.classifier and not ready:
             raise TrainingError(f"{folder} holds no finished classifier; train it first, or leave --classifier out")
-        steps: list[tuple[Part, Path]] = [("classifier", folder), ("subnet", self.subnet_folder(system))]
-        return all(self._go_on(part, place, system.recipe, folder, clock) for part, place in steps)
+        ready = ready or self._go_on("classifier", folder, system.recipe, self.data, clock)
+        data, place = self.others.get(system.shift, self.data), self.subnet_folder(system)
+        return ready and (self.trained(system) or self._go_on("subnet", place, system.recipe, data, clock, folder))
 
-    def _go_on(self, part: Part, folder: Path, recipe: Recipe, on: Path, clock: Clock) -> bool:
-        if self.finished(folder, part, recipe):
-            return True
+    def _go_on(self, part: Part, folder: Path, recipe: Recipe, data: Path, clock: Clock, on: Path | None = None) -> bool:
+        """Train a part, or go on with it; whether it is complete."""
         if clock.left <= 0:
             return False
         note_machine(folder.parent / f"{part}_machines.json", choose_device(self.device))
@@ -144,13 +161,13 @@ class Bench:
         outcome = start_training(
             part,
             recipe,
-            self.data,
+            data,
             folder.parent,
             resume=resume,
             time_budget=clock.left,
             device=self.device,
             precision=self.precision,
-            on=on if part == "subnet" else None,
+            on=on,
         )
         clock.stopped = not outcome.complete  # the time is over, or a signal came
         return outcome.complete
@@ -173,9 +190,10 @@ class Bench:
         """All that decides the figures of a trial, as JSON values; None while its system is not trained."""
         system = self.plan.system(trial.system)
         weights = [folder / "weights.safetensors" for folder in (self.classifier_folder(system), self.subnet_folder(system))]
-        if not (all(path.is_file() for path in weights) and self.finished(weights[1].parent, "subnet", system.recipe)):
+        if not (all(path.is_file() for path in weights) and self.trained(system)):
             return None
-        return {
+        shifted = {"shifted": self.seen_by(system).digest} if system.shift else {}
+        return shifted | {
             "weights": [digest_of(path, path.stat().st_mtime_ns) for path in weights],
             "vocoder": self.vocoder_digest,
             "sample": to_dict(sample_of(system.recipe, trial)),
@@ -184,10 +202,16 @@ class Bench:
             "first": trial.first_seed,
             "judge": self.judge.digest,
             "data": self.features.digest,
+            "arithmetic": str(self.autocast),
             "quality": [self.quality.name, self.quality.about] if self.quality else [],
             "fid": self.fid,
             "groups": [[name, list(labels)] for name, labels in system.groups],
         }
+
+    @cached_property
+    def autocast(self) -> torch.dtype | None:
+        """The arithmetic of the networks when they speak, as when they are trained."""
+        return choose_autocast(self.precision, choose_device(self.device))
 
     @cached_property
     def vocoder_digest(self) -> str:
@@ -204,6 +228,7 @@ class Bench:
                 return False
             found["notes"] = clips.notes
             found["groups"] = {name: self._score(trial, narrowed_clips(clips, labels), labels) for name, labels in system.groups}
+            found["shifted_fid"] = self._shifted_fid(system, clips)
         except GenerationError as error:  # a strength of guidance that this system does not bear is a result as well
             found["failed"] = str(error)
         write_whole(record_file(self.clips_folder(trial)), json.dumps(found, indent=1).encode(), force=True, parents=True)
@@ -215,6 +240,7 @@ class Bench:
         place, on = self.subnet_folder(system).parent, self.classifier_folder(system)
         voice = Duovox(assemble(place, recipe, vocoder=self.vocoder, on=on)).to(choose_device(self.device))
         self.judge.refuse_guide(voice.bundle.model.classifier)
+        voice.bundle.model.autocast = self.autocast
         clips = None
         for n in [*range(self.batch, self.plan.n, self.batch), self.plan.n]:
             if clock.left <= 0:
@@ -237,6 +263,13 @@ class Bench:
         )
         return [asdict(row) for row in report.rows]
 
+    def _shifted_fid(self, system: System, clips: Clips) -> float | None:
+        """FID against the train clips that the score model saw, where they are other data than the judge's."""
+        if not (system.shift and self.fid and len(clips.labels) > self.judge_features):
+            return None
+        seen = reference_scores(self.judge, self.seen_by(system), "train", self.others[system.shift] / "reference")
+        return frechet_distance(fit_gaussian(self.judge.score(clips.waves).features), fit_gaussian(seen.features))
+
     @cached_property
     def judge_features(self) -> int:
         """How many features the judge has."""
@@ -258,7 +291,7 @@ class Bench:
             for condition in self.plan.conditions(system.name):
                 known = [record for trial, record in records.items() if record and trial.condition == condition]
                 for name, _ in system.groups if known else ():
-                    rows = tuple(record["groups"][name][0] for record in known)
+                    rows = tuple(record["groups"][name][0] | {"shifted_fid": record.get("shifted_fid")} for record in known)
                     found.append(Result(system.name, system.kind, system.regime, condition, name, rows))
         return found
 
@@ -282,7 +315,7 @@ def sample_of(recipe: Recipe, trial: Trial) -> SampleConfig:
     """The recipe's sampling with a trial's guidance."""
     condition = trial.condition
     gamma = recipe.sample.gamma if condition.gamma is None else condition.gamma
-    return replace(recipe.sample, gamma=gamma, guidance_low=condition.low, guidance_high=condition.high)
+    return replace(recipe.sample, gamma=gamma, guidance_low=condition.low, guidance_high=condition.high, schedule=condition.schedule)
 
 
 def group_name(regime: str, group: str) -> str:

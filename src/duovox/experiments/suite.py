@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import duovox
 from duovox.config import Recipe
+from duovox.contracts import ConfigError
+from duovox.data import add_background, open_features
+from duovox.data.noisy import read_backgrounds
 from duovox.duovox import Duovox
 from duovox.evaluation.judge import Judge
 from duovox.evaluation.quality import load_quality
 from duovox.evaluation.systems import claimed
+from duovox.experiments.hearing import hear
 from duovox.experiments.page import write_page
-from duovox.experiments.plan import Experiment, make_plan
+from duovox.experiments.plan import TRAIN_SNR, Experiment, make_plan
 from duovox.experiments.runner import Bench, Clock
 from duovox.training.start import DeviceName, Precision, choose_device, features_for
 
@@ -22,7 +27,9 @@ PACKAGED_JUDGE = Path(duovox.__file__).parent / "judges" / "sc06.safetensors"
 
 @dataclass(frozen=True)
 class Options:
-    """How to carry an experiment out; see `duovox experiment --help`. `only` names one system; `time_budget` is in seconds."""
+    """How to carry an experiment out; see `duovox experiment --help`. `only` names one system; `time_budget` is in seconds; `words`
+    (features) and `noise` (sound files) are the other data of the shift experiment.
+    """
 
     recipe: Recipe
     data: Path
@@ -40,6 +47,10 @@ class Options:
     device: DeviceName = "cpu"
     precision: Precision = "auto"
     batch: int = 8
+    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None
+    steps: int | None = None
+    words: Path | None = None
+    noise: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,15 +72,19 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
     if options.only is not None:
         bench.plan.system(options.only)
     with claimed(options.out, "an experiment"):
+        if options.noise is not None and bench.others:
+            add_background(options.data, options.noise, bench.others["noise"], TRAIN_SNR)
         bench.run(clock, options.only)
-        page = write_page(bench, command_words(experiment, options))
+        heard = hear(bench, options.noise) if options.noise is not None and clock.left > 0 else None
+        page = write_page(bench, command_words(experiment, options), heard)
         return Finished(page, tuple(bench.left()))
 
 
 def open_bench(experiment: Experiment, options: Options) -> Bench:
     """The plan, and the judge, vocoder and quality measure it needs; nothing is written."""
-    features = features_for(options.recipe, options.data)
-    plan = make_plan(experiment, options.recipe, features.labels, options.n, options.seeds, options.updates)
+    recipe, others = _sampled(options), _others(experiment, options)
+    features = features_for(recipe, options.data)
+    plan = make_plan(experiment, recipe, features.labels, options.n, options.seeds, options.updates)
     judge = Judge.load(options.judge or PACKAGED_JUDGE).to(choose_device(options.device))
     judge.require(features.labels)
     vocoder = Duovox.from_pretrained(options.vocoder).bundle.vocoder if options.vocoder else None
@@ -88,7 +103,29 @@ def open_bench(experiment: Experiment, options: Options) -> Bench:
         options.device,
         options.precision,
         options.batch,
+        others,
     )
+
+
+def _sampled(options: Options) -> Recipe:
+    """The recipe with the sampler that was asked for."""
+    given = {"sampler": options.sampler, "steps": options.steps}
+    sample = replace(options.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+    return replace(options.recipe, sample=sample)
+
+
+def _others(experiment: Experiment, options: Options) -> dict[str, Path]:
+    """The feature folders of the shift experiment; that of the noisy recordings is made in `out`. Raises `ConfigError`, `DataError`."""
+    if experiment != "shift":
+        if options.words or options.noise:
+            raise ConfigError("--words and --noise are the other data of the experiment shift; leave them out here")
+        return {}
+    if options.words is None or options.noise is None:
+        raise ConfigError("shift needs --words, features of words the classifier does not know, and --noise, a folder of noise recordings")
+    mel = options.recipe.mel
+    open_features(options.words, mel)
+    read_backgrounds(options.noise, mel.sample_rate, mel.clip_samples)
+    return {"words": options.words, "noise": options.out / "data" / f"noise_{TRAIN_SNR:g}dB"}
 
 
 def command_words(experiment: Experiment, options: Options) -> list[str]:
@@ -103,6 +140,10 @@ def command_words(experiment: Experiment, options: Options) -> list[str]:
         "--n": options.n,
         "--seeds": options.seeds,
         "--updates": options.updates,
+        "--sampler": options.sampler,
+        "--steps": options.steps,
+        "--words": "WORDS" if options.words else None,
+        "--noise": "NOISE" if options.noise else None,
         "--quality": Path(options.quality).name if options.quality else None,
         "--precision": options.precision if options.precision != "auto" else None,
         "--only": options.only,

@@ -77,7 +77,11 @@ def start_training(
     if part == "classifier":
         trainee = ClassifierTraining(recipe, features, scale, chosen, autocast, _to_tune(out, recipe, features, network))
     elif part == "subnet":
-        classifier = load_classifier(on or classifier_folder(out, recipe), recipe, features, network)
+        folder = on or classifier_folder(out, recipe)
+        if recipe.subnet_sees.other_data:
+            scale, features = _seen_by(folder, features)
+            facts |= {"labels": list(features.labels), "mel_scale": to_dict(scale)}
+        classifier = load_classifier(folder, recipe, features, network, scale)
         features = restricted(features, recipe.subnet_sees.share, recipe.subnet_sees.labels)
         facts["clips"] = len(features.indices("train"))
         facts["classifier"] = fingerprint(classifier)
@@ -166,14 +170,23 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise TrainingError(f"{path} cannot be read ({error}); train this part again") from None
 
 
-def load_classifier(folder: Path, recipe: Recipe, features: Features, network: nn.Module | None = None) -> AnyClassifier:
-    """The classifier of a run folder, for the same recipe, labels and mel scale. Raises `TrainingError`."""
+def _seen_by(folder: Path, features: Features) -> tuple[MelScale, Features]:
+    """The mel scale of a classifier's run, and other data than it was trained on as it would number them."""
+    facts, _ = read_weights(folder)
+    return scale_of(facts), relabelled(features, facts["labels"], unknown="unlabelled")
+
+
+def load_classifier(
+    folder: Path, recipe: Recipe, features: Features, network: nn.Module | None = None, scale: MelScale | None = None
+) -> AnyClassifier:
+    """The classifier of a run folder, for the same recipe, labels and mel scale (that of the features if left out). Raises
+    `TrainingError`."""
     facts, tensors = read_weights(folder)
     for path, old, new in differences(facts["recipe"], recipe_of_part(recipe, "original" if folder.name == "original" else "classifier")):
         raise TrainingError(f"{folder} was trained with {path} = {old!r}, this recipe has {new!r}; use the recipe it was trained with")
     if facts["labels"] != list(features.labels):
         raise TrainingError(f"{folder} knows the labels {', '.join(facts['labels'])}, the data has {', '.join(features.labels)}")
-    for path, old, new in differences(facts["mel_scale"], to_dict(scale_of_data(recipe, features)), "mel_scale"):
+    for path, old, new in differences(facts["mel_scale"], to_dict(scale or scale_of_data(recipe, features)), "mel_scale"):
         raise TrainingError(f"{folder} was trained with {path} = {old!r}, this data has {new!r}; use the data it was trained on")
     return fill_classifier(folder, recipe, scale_of(facts), len(features.labels), tensors, network)
 

@@ -13,12 +13,11 @@ from torch.optim import AdamW, Optimizer
 
 from duovox.classifiers.encoder import EncoderClassifier
 from duovox.config import MelScale, NoiseConfig, Recipe
-from duovox.contracts import expand_to
+from duovox.contracts import NO_LABEL, expand_to
 from duovox.data import Batches, Features, in_order
 from duovox.mel import scale_mel
 from duovox.model import AnyClassifier, GenerativeClassifier, build_model
 from duovox.noise import add_noise, precondition, training_sigma
-from duovox.taps import NO_LABEL
 from duovox.training.classifier import decayed_groups, shift_frames
 from duovox.training.ema import averaged
 

@@ -1,0 +1,117 @@
+"""Recordings with a background: takes a feature folder and a folder of noise recordings, gives a feature folder of noisy clips.
+
+The ratio of speech to noise is that of the clips' mean powers over their whole length, silence included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duovox.audio import READABLE, read_audio
+from duovox.config import to_json
+from duovox.contracts import AudioError, DataError, OutputError
+from duovox.data.features import FULL_SCALE, Features, Manifest, Moments, features_of, open_features, read_manifest
+from duovox.data.storage import ArrayWriter, built_beside
+from duovox.mel import LogMel
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Backgrounds:
+    """Noise recordings, each (S,) float32 of at least a clip's length, and the digest of their samples."""
+
+    waves: tuple[NDArray[np.float32], ...]
+    digest: str
+
+    def add_to(self, wave: NDArray[np.float32], snr: float, seed: Sequence[int]) -> NDArray[np.float32]:
+        """wave (S,) with a stretch of noise chosen by `seed` at `snr` dB; both are made quieter where the sum would clip."""
+        rng = np.random.default_rng(list(seed))
+        lengths = np.array([len(noise) for noise in self.waves], dtype=np.float64)
+        noise = self.waves[rng.choice(len(self.waves), p=lengths / lengths.sum())]
+        start = int(rng.integers(len(noise) - len(wave) + 1))
+        return mix(wave, noise[start : start + len(wave)], snr)
+
+
+def mix(wave: NDArray[np.float32], noise: NDArray[np.float32], snr: float) -> NDArray[np.float32]:
+    """wave + noise (S,), the noise scaled so that their mean powers differ by `snr` dB; scaled down where the sum leaves [-1, 1].
+    Silence on either side leaves the wave as it is."""
+    speech, background = float(np.mean(np.square(wave, dtype=np.float64))), float(np.mean(np.square(noise, dtype=np.float64)))
+    if speech == 0 or background == 0:
+        return wave
+    mixed = wave + np.float32(np.sqrt(speech / background / 10 ** (snr / 10))) * noise
+    mixed /= max(1.0, float(np.abs(mixed).max()))
+    return mixed
+
+
+def read_backgrounds(folder: str | Path, rate: int, samples: int) -> Backgrounds:
+    """The sound files of a folder at `rate` Hz. Raises `DataError` for a folder without any, or a recording below `samples` samples."""
+    folder = Path(folder)
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE) if folder.is_dir() else []
+    if not paths:
+        raise DataError(f"{folder} holds no sound files; give a folder of noise recordings ({', '.join(READABLE)})")
+    try:
+        waves = tuple(read_audio(path, rate) for path in paths)
+    except AudioError as error:
+        raise DataError(f"noise: {error}") from None
+    for path, wave in zip(paths, waves, strict=True):
+        if len(wave) < samples:
+            raise DataError(f"{path} has {len(wave)} samples, a clip {samples}; give longer noise recordings")
+    return Backgrounds(waves, hashlib.sha256(b"".join(hashlib.sha256(wave.tobytes()).digest() for wave in waves)).hexdigest())
+
+
+def add_background(source: str | Path, noise: str | Path, out: str | Path, snr: float, seed: int = 0) -> Manifest:
+    """Write the feature folder `out`: the clips of the folder `source` with backgrounds at `snr` dB, unless it is there already.
+
+    Clip i has the stretch of noise that (seed, i) draws. Raises `DataError` and `OutputError`.
+    """
+    source, out = Path(source), Path(out)
+    features = open_features(source)
+    backgrounds = read_backgrounds(noise, features.mel.sample_rate, features.mel.clip_samples)
+    inputs = hashlib.sha256(json.dumps([features.digest, backgrounds.digest, snr, seed]).encode()).hexdigest()
+    if (out / "manifest.json").is_file() and (old := read_manifest(out)).inputs == inputs:
+        return old
+    try:
+        with built_beside(out) as folder:
+            return _build(folder, features, replace(read_manifest(source), inputs=inputs), noisy_waves(features, backgrounds, snr, seed))
+    except OSError as error:
+        raise OutputError(f"cannot write the feature folder {out}: {error.strerror or error}") from None
+
+
+def noisy_waves(
+    features: Features, backgrounds: Backgrounds, snr: float, seed: int = 0, indices: NDArray[np.int64] | None = None
+) -> Iterator[NDArray[np.int16]]:
+    """Chunks (n, S) of the clips `indices` (all if left out), in order, with backgrounds at `snr` dB."""
+    chosen = np.arange(len(features.label)) if indices is None else indices
+    for start in range(0, len(chosen), _CHUNK):
+        places = chosen[start : start + _CHUNK]
+        clean = features.waves[places].astype(np.float32) / FULL_SCALE
+        mixed = np.stack([backgrounds.add_to(wave, snr, (seed, int(place))) for wave, place in zip(clean, places, strict=True)])
+        yield np.clip(np.round(mixed * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+
+
+def _build(folder: Path, features: Features, manifest: Manifest, chunks: Iterator[NDArray[np.int16]]) -> Manifest:
+    """Write arrays and manifest of changed clips, whose labels and splits are those of `features`."""
+    mel, log_mel, moments, done = features.mel, LogMel(features.mel), Moments(), 0
+    content = hashlib.sha256(manifest.inputs.encode())
+    with (
+        ArrayWriter(folder / "waves.npy", (mel.clip_samples,), np.int16) as waves,
+        ArrayWriter(folder / "log_mels.npy", (mel.n_mels, mel.frames), np.float16) as log_mels,
+    ):
+        for chunk in chunks:
+            found = features_of(chunk, log_mel)
+            waves.append(chunk)
+            log_mels.append(found)
+            content.update(chunk.tobytes())
+            moments.add(found[features.split[done : done + len(chunk)] == "train"])
+            done += len(chunk)
+    made = replace(manifest, digest=content.hexdigest(), statistics=moments.statistics())
+    (folder / "manifest.json").write_text(to_json(made), encoding="utf-8")
+    return made
