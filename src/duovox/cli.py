@@ -402,6 +402,7 @@ def experiment(
     only: str | None = None,
     time_budget: str | None = None,
     quality: str | None = None,
+    quality_clips: int = 40,
     fid: bool = True,
     batch: int = 8,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -431,6 +432,7 @@ def experiment(
         only: The name of one system: do nothing for the others.
         time_budget: Stop after this long, as 90s, 20m or 1.5h.
         quality: Also measure quality without a reference: dnsmos, or an ONNX file such as SCOREQ's (extra `quality`).
+        quality_clips: On how many clips of each set quality is measured, at most.
         fid: Compute FID, where there are more clips than the judge has features.
         batch: Clips made at once; changes speed and memory, not the clips.
         device: Where to compute; auto takes CUDA where there is one.
@@ -460,6 +462,7 @@ def experiment(
         steps,
         words,
         noise,
+        quality_clips,
     )
     finished = run_experiment(which, options)
     print(f"{finished.page}: " + (f"left to do: {'; '.join(finished.left)}; the same command goes on" if finished.left else "complete"))

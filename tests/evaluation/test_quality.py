@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from duovox.contracts import ConfigError
-from duovox.evaluation.quality import HEARD, check_session, load_quality, onnx_scores, repeated
+from duovox.evaluation.quality import HEARD, Quality, check_session, load_quality, onnx_scores, repeated, sampled
 
 WAVES = np.random.default_rng(5).uniform(-0.5, 0.5, (5, 16000)).astype(np.float32)
 
@@ -161,3 +161,19 @@ def test_dnsmos_hears_each_clip_repeated_and_clipped(monkeypatch: pytest.MonkeyP
 
 def test_long_waves_are_not_repeated() -> None:
     assert len(repeated(np.zeros(HEARD + 5, np.float32))) == HEARD + 5
+
+
+def test_a_sample_of_each_set_is_measured_once() -> None:
+    asked: list[int] = []
+
+    def first(waves: np.ndarray) -> np.ndarray:
+        asked.append(len(waves))
+        return waves[:, 0].astype(np.float64)
+
+    few = sampled(Quality("first", "the first sample", first), 3)
+    waves = np.arange(10, dtype=np.float32)[:, None].repeat(4, axis=1)
+    assert few.score(waves).tolist() == [0.0, 4.0, 9.0] and few.score(waves).tolist() == [0.0, 4.0, 9.0]
+    assert few.score(waves[:2]).tolist() == [0.0, 1.0] and asked == [3, 2]
+    assert few.about == "the first sample; on at most 3 clips of each set, evenly taken"
+    with pytest.raises(ConfigError, match="at least 1 clip"):
+        sampled(few, 0)

@@ -52,6 +52,23 @@ def load_quality(which: str) -> Quality:
     return Quality(path.stem, f"{path.name}, sha256 `{digest[:16]}`", partial(onnx_scores, session, path.name, 1 if fixed else _BATCH))
 
 
+def sampled(measure: Quality, most: int) -> Quality:
+    """The same measure of at most `most` clips of a set, evenly taken. A set that it knows is not measured again. Raises `ConfigError`
+    for less than one clip."""
+    if most < 1:
+        raise ConfigError(f"quality is measured on at least 1 clip of a set, not {most}")
+    known: dict[bytes, NDArray[np.float64]] = {}
+
+    def score(waves: NDArray[np.float32]) -> NDArray[np.float64]:
+        chosen = waves[np.unique(np.linspace(0, len(waves) - 1, min(most, len(waves))).round().astype(int))]
+        key = hashlib.sha256(chosen.tobytes()).digest()
+        if key not in known:
+            known[key] = measure.score(chosen)
+        return known[key]
+
+    return Quality(measure.name, f"{measure.about}; on at most {most} clips of each set, evenly taken", score)
+
+
 def repeated(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """A short wave repeated to exactly what DNSMOS hears: speechmos would hear the same clip of a second at seven offsets."""
     return np.resize(wave, HEARD) if len(wave) < HEARD else wave

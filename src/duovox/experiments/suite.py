@@ -14,7 +14,7 @@ from duovox.data import add_background, open_features
 from duovox.data.noisy import read_backgrounds
 from duovox.duovox import Duovox
 from duovox.evaluation.judge import Judge
-from duovox.evaluation.quality import load_quality
+from duovox.evaluation.quality import load_quality, sampled
 from duovox.evaluation.systems import claimed
 from duovox.experiments.hearing import hear
 from duovox.experiments.page import write_page
@@ -51,6 +51,7 @@ class Options:
     steps: int | None = None
     words: Path | None = None
     noise: Path | None = None
+    quality_clips: int = 40
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def open_bench(experiment: Experiment, options: Options) -> Bench:
         features,
         judge,
         vocoder,
-        load_quality(options.quality) if options.quality else None,
+        sampled(load_quality(options.quality), options.quality_clips) if options.quality else None,
         options.fid,
         options.classifier,
         options.device,
@@ -145,6 +146,7 @@ def command_words(experiment: Experiment, options: Options) -> list[str]:
         "--words": "WORDS" if options.words else None,
         "--noise": "NOISE" if options.noise else None,
         "--quality": Path(options.quality).name if options.quality else None,
+        "--quality-clips": options.quality_clips if options.quality else None,
         "--precision": options.precision if options.precision != "auto" else None,
         "--only": options.only,
     }
