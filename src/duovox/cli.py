@@ -388,6 +388,7 @@ def experiment(
     /,
     data: Path,
     out: Path,
+    results: Path | None = None,
     recipe: str = "compact",
     judge: Path | None = None,
     classifier: Path | None = None,
@@ -408,7 +409,7 @@ def experiment(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> None:
-    """Train the score models of an experiment with equal budget, sample and score them, and write a page: <out>/results/<which>.md.
+    """Train the score models of an experiment with equal budget, sample and score them, and write a page.
 
     table1 compares the U-Net, the Score Subnet and its gradient taps; regimes trains on little data, or on some labels alone; gamma
     varies the guidance of the recipe's own system; shift trains on noisy recordings and on words the classifier does not know.
@@ -417,7 +418,8 @@ def experiment(
     Args:
         which: The experiment.
         data: Feature folder made by `duovox data prepare`.
-        out: Folder for trainings, clips and results; experiments may share it.
+        out: Folder for trainings and clips; experiments may share it.
+        results: Folder for the page, its plots, pictures and sounds; <out>/results if left out.
         recipe: Name of a shipped recipe, or a TOML file.
         judge: Weights of a judge trained on the same labels; the one in the package (zero..five) if left out.
         classifier: Run folder of a classifier trained with the same recipe and data; one is trained if left out.
@@ -463,6 +465,7 @@ def experiment(
         words,
         noise,
         quality_clips,
+        results,
     )
     finished = run_experiment(which, options)
     print(f"{finished.page}: " + (f"left to do: {'; '.join(finished.left)}; the same command goes on" if finished.left else "complete"))

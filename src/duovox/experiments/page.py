@@ -1,4 +1,4 @@
-"""The results page of an experiment: takes a bench, writes <out>/results/<experiment>.md and .json, and the exhibits beside them."""
+"""The results page of an experiment: takes a bench, writes <results>/<experiment>.md and .json, and the exhibits beside them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ class Exhibits:
     sounds: list[str]
 
 
-def write_page(bench: Bench, words: Sequence[str], heard: Sequence[Heard] | None = None) -> Path:
-    """Write page, JSON and exhibits of all that is known so far; `words` are the command's, without paths; `heard` is how the
-    classifier takes other data. Gives the page's path."""
-    folder, name = bench.out / "results", bench.plan.experiment
+def write_page(bench: Bench, words: Sequence[str], folder: Path, heard: Sequence[Heard] | None = None) -> Path:
+    """Write page, JSON and exhibits of all that is known so far into `folder`; `words` are the command's, without paths; `heard` is how
+    the classifier takes other data. Gives the page's path."""
+    name = bench.plan.experiment
     results = bench.results()
     exhibits = _exhibit(bench, results, folder)
     claims = claims_of(bench, results)

@@ -28,7 +28,7 @@ PACKAGED_JUDGE = Path(duovox.__file__).parent / "judges" / "sc06.safetensors"
 @dataclass(frozen=True)
 class Options:
     """How to carry an experiment out; see `duovox experiment --help`. `only` names one system; `time_budget` is in seconds; `words`
-    (features) and `noise` (sound files) are the other data of the shift experiment.
+    (features) and `noise` (sound files) are the other data of the shift experiment. The page goes to `results`, by default <out>/results.
     """
 
     recipe: Recipe
@@ -52,6 +52,7 @@ class Options:
     words: Path | None = None
     noise: Path | None = None
     quality_clips: int = 40
+    results: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
             add_background(options.data, options.noise, bench.others["noise"], TRAIN_SNR)
         bench.run(clock, options.only)
         heard = hear(bench, options.noise) if options.noise is not None and clock.left > 0 else None
-        page = write_page(bench, command_words(experiment, options), heard)
+        page = write_page(bench, command_words(experiment, options), options.results or options.out / "results", heard)
         return Finished(page, tuple(bench.left()))
 
 
@@ -145,6 +146,7 @@ def command_words(experiment: Experiment, options: Options) -> list[str]:
         "--steps": options.steps,
         "--words": "WORDS" if options.words else None,
         "--noise": "NOISE" if options.noise else None,
+        "--results": "RESULTS" if options.results else None,
         "--quality": Path(options.quality).name if options.quality else None,
         "--quality-clips": options.quality_clips if options.quality else None,
         "--precision": options.precision if options.precision != "auto" else None,
