@@ -132,13 +132,13 @@ def prepare(
     used and `OutputError` where `out` is something else than a feature folder or cannot be written.
     """
     root, out, mel = Path(root), Path(out), mel or MelConfig()
-    _check_place(root, out)
+    check_place(root, out)
     try:
         found = scan(root, labels)
         inputs = _digest_inputs(root, found, mel)
     except OSError as error:
         raise DataError(f"cannot read the data set {root}: {error}") from None
-    old = _manifest_or_none(out)
+    old = whole_manifest(out)
     if old and old.inputs == inputs and not force:
         if progress:
             tqdm.write(f"{out} is up to date", file=sys.stderr)
@@ -189,6 +189,23 @@ def read_manifest(folder: str | Path) -> Manifest:
         return from_dict(Manifest, data)
     except (OSError, ValueError, ConfigError) as error:
         raise DataError(f"{path} cannot be read ({error}); run `duovox data prepare` again") from None
+
+
+def whole_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a whole feature folder, None where there is none or it is damaged."""
+    try:
+        open_features(folder)
+        return read_manifest(folder)
+    except DataError:
+        return None
+
+
+def check_place(root: Path, out: Path) -> None:
+    """Refuse a place that holds something else, or that lies inside the data set."""
+    if out.resolve().is_relative_to(root.resolve()):
+        raise OutputError(f"the feature folder {out} must not lie inside the data set {root}; choose another place")
+    if out.exists() and not (out.is_dir() and ((out / "manifest.json").is_file() or not any(out.iterdir()))):
+        raise OutputError(f"{out} exists and is no feature folder; choose another place, nothing there was changed")
 
 
 def _build(root: Path, folder: Path, found: Scan, inputs: str, mel: MelConfig, progress: bool, workers: int) -> Manifest:
@@ -279,14 +296,6 @@ def _check_usable(root: Path, labels: Sequence[str], kept: list[Source], skipped
             raise DataError(f"{root}: no clip of label {label!r} falls into the train split; add clips of other speakers")
 
 
-def _check_place(root: Path, out: Path) -> None:
-    """Refuse a place that holds something else, or that lies inside the data set."""
-    if out.resolve().is_relative_to(root.resolve()):
-        raise OutputError(f"the feature folder {out} must not lie inside the data set {root}; choose another place")
-    if out.exists() and not (out.is_dir() and ((out / "manifest.json").is_file() or not any(out.iterdir()))):
-        raise OutputError(f"{out} exists and is no feature folder; choose another place, nothing there was changed")
-
-
 def _digest_inputs(root: Path, found: Scan, mel: MelConfig) -> str:
     """Changes whenever settings, labels, splits or any file's name, size or time change."""
     files = []
@@ -298,15 +307,6 @@ def _digest_inputs(root: Path, found: Scan, mel: MelConfig) -> str:
 
 def _relative(source: Source, root: Path) -> str:
     return source.path.relative_to(root).as_posix()
-
-
-def _manifest_or_none(folder: Path) -> Manifest | None:
-    """The manifest of a whole feature folder, None where there is none or it is damaged."""
-    try:
-        open_features(folder)
-        return read_manifest(folder)
-    except DataError:
-        return None
 
 
 class Moments:

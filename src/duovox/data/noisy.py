@@ -17,9 +17,22 @@ from numpy.typing import NDArray
 from duovox.audio import READABLE, read_audio
 from duovox.config import to_json
 from duovox.contracts import AudioError, DataError, OutputError
-from duovox.data.features import FULL_SCALE, Features, Manifest, Moments, features_of, open_features, read_manifest
+from duovox.data.features import (
+    FULL_SCALE,
+    Features,
+    Manifest,
+    Moments,
+    check_place,
+    features_of,
+    open_features,
+    read_manifest,
+    whole_manifest,
+)
 from duovox.data.storage import ArrayWriter, built_beside
 from duovox.mel import LogMel
+
+LONGEST = 600.0
+"""Seconds that a noise recording may last: many are longer than any sound file of a word."""
 
 _CHUNK = 256
 
@@ -52,13 +65,14 @@ def mix(wave: NDArray[np.float32], noise: NDArray[np.float32], snr: float) -> ND
 
 
 def read_backgrounds(folder: str | Path, rate: int, samples: int) -> Backgrounds:
-    """The sound files of a folder at `rate` Hz. Raises `DataError` for a folder without any, or a recording below `samples` samples."""
+    """The sound files of a folder at `rate` Hz. Raises `DataError` for a folder without any, and for a recording that cannot be read, is
+    shorter than `samples` samples or longer than `LONGEST`."""
     folder = Path(folder)
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE) if folder.is_dir() else []
     if not paths:
         raise DataError(f"{folder} holds no sound files; give a folder of noise recordings ({', '.join(READABLE)})")
     try:
-        waves = tuple(read_audio(path, rate) for path in paths)
+        waves = tuple(read_audio(path, rate, LONGEST) for path in paths)
     except AudioError as error:
         raise DataError(f"noise: {error}") from None
     for path, wave in zip(paths, waves, strict=True):
@@ -70,13 +84,16 @@ def read_backgrounds(folder: str | Path, rate: int, samples: int) -> Backgrounds
 def add_background(source: str | Path, noise: str | Path, out: str | Path, snr: float, seed: int = 0) -> Manifest:
     """Write the feature folder `out`: the clips of the folder `source` with backgrounds at `snr` dB, unless it is there already.
 
-    Clip i has the stretch of noise that (seed, i) draws. Raises `DataError` and `OutputError`.
+    Clip i has the stretch of noise that (seed, i) draws. An older feature folder at `out`, or a damaged one, is replaced. Raises
+    `DataError`, and `OutputError` where `out` is something else or cannot be written.
     """
     source, out = Path(source), Path(out)
+    check_place(source, out)
     features = open_features(source)
     backgrounds = read_backgrounds(noise, features.mel.sample_rate, features.mel.clip_samples)
     inputs = hashlib.sha256(json.dumps([features.digest, backgrounds.digest, snr, seed]).encode()).hexdigest()
-    if (out / "manifest.json").is_file() and (old := read_manifest(out)).inputs == inputs:
+    old = whole_manifest(out)
+    if old and old.inputs == inputs:
         return old
     try:
         with built_beside(out) as folder:
