@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -36,25 +37,52 @@ def read_audio(path: str | Path, rate: int, max_seconds: float = MAX_SECONDS) ->
     if not path.is_file():
         raise AudioError(f"{path}: {'is a folder, not a sound file' if path.is_dir() else 'no such file'}")
     try:
-        with path.open("rb") as handle, soundfile.SoundFile(handle) as sound:
+        with path.open("rb") as handle:
+            return decode_audio(handle, rate, max_seconds)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from None
+
+
+def decode_audio(file: BinaryIO, rate: int, max_seconds: float = MAX_SECONDS) -> Wave:
+    """As `read_audio`, from an open file."""
+    try:
+        with soundfile.SoundFile(file) as sound:
             _check_length(sound.frames / sound.samplerate, max_seconds)
             samples = sound.read(int(max_seconds * sound.samplerate) + 1, dtype="float32", always_2d=True)
             return _to_wave(samples, sound.samplerate, rate, max_seconds)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (soundfile.SoundFileError, RuntimeError) as error:
-        kind = "is empty" if path.stat().st_size == 0 else f"is not sound that can be read ({_libsndfile_words(error)})"
-        raise AudioError(f"{path}: {kind}; readable are {', '.join(READABLE)}") from None
-    except AudioError as error:
-        raise AudioError(f"{path}: {error}") from None
+        kind = "is empty" if file.seek(0, io.SEEK_END) == 0 else f"is not sound that can be read ({_libsndfile_words(error)})"
+        raise AudioError(f"{kind}; readable are {', '.join(READABLE)}") from None
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a sound file says of itself before anything is decoded: frames (samples of one channel), Hz, channels."""
+
+    frames: int
+    rate: int
+    channels: int
+
+
+def read_header(file: BinaryIO) -> Header:
+    """The header of an open sound file, which is left at its start. Raises `AudioError` for a file that is no readable sound."""
+    try:
+        with soundfile.SoundFile(file) as sound:
+            return Header(sound.frames, sound.samplerate, sound.channels)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        raise AudioError(f"is not sound that can be read ({_libsndfile_words(error)}); readable are {', '.join(READABLE)}") from None
+    finally:
+        file.seek(0)
 
 
 def native_rate(path: str | Path) -> int:
     """The sample rate in Hz a sound file is stored at. Raises `AudioError` for a file that is no readable sound."""
     try:
-        with Path(path).open("rb") as handle, soundfile.SoundFile(handle) as sound:
-            return int(sound.samplerate)
-    except (OSError, soundfile.SoundFileError, RuntimeError) as error:
+        with Path(path).open("rb") as handle:
+            return read_header(handle).rate
+    except (OSError, AudioError) as error:
         raise AudioError(f"{path}: cannot be read as sound: {error}") from None
 
 
@@ -92,13 +120,17 @@ def write_audio(path: str | Path, wave: NDArray[Any], rate: int, force: bool = F
     path = Path(path)
     if path.suffix.lower() not in WRITABLE:
         raise OutputError(f"{path}: cannot write {path.suffix or 'a name without suffix'}; choose one of {', '.join(WRITABLE)}")
+    write_whole(path, encode_audio(wave, rate, path.suffix.lower()), force, parents)
+    return path
+
+
+def encode_audio(wave: NDArray[Any], rate: int, suffix: str) -> bytes:
+    """A mono wave as the bytes that `write_audio` puts into a file of that suffix. Raises `AudioError`."""
     mono = as_wave(wave, rate, rate, max_seconds=math.inf)
-    kind, subtype = WRITABLE[path.suffix.lower()]
+    kind, subtype = WRITABLE[suffix]
     sound = io.BytesIO()
     soundfile.write(sound, np.clip(mono, -1, 1), rate, format=kind, subtype=subtype)
-    content = sound.getvalue()
-    write_whole(path, _with_fixed_serial(content) if kind == "OGG" else content, force, parents)
-    return path
+    return _with_fixed_serial(sound.getvalue()) if kind == "OGG" else sound.getvalue()
 
 
 def write_whole(path: Path, content: bytes, force: bool = False, parents: bool = False) -> None:

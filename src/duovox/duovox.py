@@ -1,12 +1,12 @@
 """The public object: a bundle that listens and speaks. The command line, the page and the evaluation all call this.
 
-Takes a `Bundle`; `classify` turns sound into probabilities, `generate` turns a label and seeds into clips, `calibrate` fits how far
-the classifier is believed at each noise level.
+Takes a `Bundle`; `classify` turns sound into probabilities, `generate` turns a label and seeds into clips, `generate_batch` several
+labels at once; `calibrate` fits how far the classifier is believed at each noise level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,6 +32,8 @@ from duovox.training.start import features_for
 from duovox.vocoder.griffin_lim import GriffinLim
 
 VocoderName = Literal["neural", "griffin_lim"]
+Watch = Callable[[float, Tensor], None]
+"""Called with sigma and the denoised mels (B, 1, M, T) after every evaluation; what it raises ends the sampling."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class Clip:
     settings: SampleConfig
     vocoder: VocoderName
     probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the classifier hears in a sound: `probabilities` of each label, and the log-mel (M, T) of the part they are of."""
+
+    probabilities: dict[str, float]
+    log_mel: NDArray[np.float32] = field(repr=False)
 
 
 class Duovox:
@@ -93,13 +103,18 @@ class Duovox:
 
         Shorter sounds are padded with silence; of longer ones the loudest second counts. Raises `AudioError`.
         """
+        return self.listen(sound, rate).probabilities
+
+    def listen(self, sound: str | Path | NDArray[Any] | Sequence[float], rate: int | None = None) -> Heard:
+        """As `classify`, with the log-mel of the part that counts."""
         mel = self.config.recipe.mel
         if isinstance(sound, str | Path):
             wave = read_audio(sound, mel.sample_rate)
         else:
             wave = as_wave(sound, rate if rate is not None else mel.sample_rate, mel.sample_rate)
         fitted = fit_length(loudest_part(wave, mel.clip_samples), mel.clip_samples)
-        return self._hear(torch.from_numpy(fitted)[None].to(self.device))[0]
+        part = torch.from_numpy(fitted)[None].to(self.device)
+        return Heard(self._hear(part)[0], self._log_mel(part)[0, 0].cpu().numpy())
 
     @torch.no_grad()
     def _hear(self, wave: Tensor) -> list[dict[str, float]]:
@@ -139,23 +154,58 @@ class Duovox:
         the classifier is asked for the label, at the noised mel or at the estimate of the clean one. Raises `LabelError`,
         `ConfigError` and `GenerationError`.
         """
+        if batch < 1:
+            raise GenerationError(f"the batch must be at least 1, not {batch}")
+        self.check_request(label, seed, n)
+        settings = self.settings(gamma=gamma, steps=steps, sampler=sampler, interval=interval, schedule=schedule, guide_at=guide_at)
+        wanted = [(label, number) for number in range(seed, seed + n)]
+        return [clip for start in range(0, n, batch) for clip in self.generate_batch(wanted[start : start + batch], settings, vocoder)]
+
+    def settings(
+        self,
+        *,
+        gamma: float | None = None,
+        steps: int | None = None,
+        sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
+        interval: tuple[float, float] | None = None,
+        schedule: Literal["constant", "early", "late"] | None = None,
+        guide_at: Literal["noised", "estimate"] | None = None,
+    ) -> SampleConfig:
+        """The bundle's settings of generation with those given in the place of its own. Raises `ConfigError`."""
         given = {"gamma": gamma, "steps": steps, "sampler": sampler, "schedule": schedule, "guide_at": guide_at}
         if interval is not None:
             given |= {"guidance_low": interval[0], "guidance_high": interval[1]}
-        settings = replace(self.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-        self._check_request(label, n, seed, batch)
-        chosen = self._choose_vocoder(vocoder)
-        clips: list[Clip] = []
-        for start in range(0, n, batch):
-            seeds = list(range(seed + start, seed + min(n, start + batch)))
-            clips += self._render(self.sample_mels(label, seeds, settings), label, seeds, settings, chosen)
-        return clips
+        return replace(self.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
 
-    def sample_mels(self, label: str | None, seeds: Sequence[int], settings: SampleConfig) -> Tensor:
-        """Scaled mels (B, 1, M, T), one per seed. Raises `GenerationError` if sampling runs off."""
+    def generate_batch(
+        self,
+        wanted: Sequence[tuple[str | None, int]],
+        settings: SampleConfig | None = None,
+        vocoder: VocoderName | None = None,
+        watch: Watch | None = None,
+    ) -> list[Clip]:
+        """One clip for each (label, seed), all computed at once; the labels may differ, but either all are given or none.
+
+        `watch` is told of every evaluation of the denoiser. Raises as `generate` does.
+        """
+        for label, seed in wanted:
+            self.check_request(label, seed)
+        labels, seeds = [label for label, _ in wanted], [seed for _, seed in wanted]
+        named = [label for label in labels if label is not None]
+        if named and len(named) < len(labels):
+            raise GenerationError("a batch cannot mix clips with a label and clips without one")
+        chosen, settings = self.choose_vocoder(vocoder), settings or self.config.recipe.sample
+        return self._render(self.sample_mels(named or None, seeds, settings, watch), labels, seeds, settings, chosen)
+
+    def sample_mels(
+        self, label: str | Sequence[str] | None, seeds: Sequence[int], settings: SampleConfig, watch: Watch | None = None
+    ) -> Tensor:
+        """Scaled mels (B, 1, M, T), one per seed, of one label for all or one for each. Raises `GenerationError` if sampling runs off."""
         model, noise = self.bundle.model, self.config.recipe.noise
         draw = SeededNoise(seeds, (1, model.mel.n_mels, model.mel.frames), self.device)
         denoiser = self._denoiser(label, len(seeds), settings)
+        if watch is not None:
+            denoiser = Watched(denoiser, watch)
         with torch.no_grad():
             if settings.sampler == "euler_maruyama":
                 times = vp_times(settings.steps)
@@ -170,23 +220,29 @@ class Duovox:
             )
         return mels
 
-    def _denoiser(self, label: str | None, count: int, settings: SampleConfig) -> Denoiser:
+    def _denoiser(self, label: str | Sequence[str] | None, count: int, settings: SampleConfig) -> Denoiser:
         if label is None:
             return self.bundle.model
-        labels = torch.full((count,), self.labels.index(label), device=self.device)
-        labelled = LabelledDenoiser(self.bundle.model, labels, settings.guide_at)
+        names = [label] * count if isinstance(label, str) else label
+        numbers = torch.tensor([self.labels.index(name) for name in names], device=self.device)
+        labelled = LabelledDenoiser(self.bundle.model, numbers, settings.guide_at)
         low, high, sigma_data = settings.guidance_low, settings.guidance_high, self.config.recipe.noise.sigma_data
         strength = Strength(settings.gamma, low, high, settings.schedule, sigma_data)
         return Guided(labelled, strength)
 
     @torch.no_grad()
-    def _render(self, mels: Tensor, label: str | None, seeds: list[int], settings: SampleConfig, vocoder: VocoderName) -> list[Clip]:
-        log_mels = unscale_mel(mels, self.config.mel_scale).clamp(min=float(np.log(self.config.recipe.mel.floor)), max=MAX_LOG_MEL)
+    def _render(
+        self, mels: Tensor, labels: Sequence[str | None], seeds: Sequence[int], settings: SampleConfig, vocoder: VocoderName
+    ) -> list[Clip]:
+        log_mels = self.log_mels(mels)
         waves = self.vocode(log_mels, vocoder)
-        return [
-            Clip(wave, self.config.recipe.mel.sample_rate, log_mel, label, seed, settings, vocoder, heard)
-            for wave, log_mel, seed, heard in zip(waves.cpu().numpy(), log_mels[:, 0].cpu().numpy(), seeds, self._hear(waves), strict=True)
-        ]
+        rate, heard = self.config.recipe.mel.sample_rate, self._hear(waves)
+        parts = zip(waves.cpu().numpy(), log_mels[:, 0].cpu().numpy(), labels, seeds, heard, strict=True)
+        return [Clip(wave, rate, log_mel, label, seed, settings, vocoder, heard) for wave, log_mel, label, seed, heard in parts]
+
+    def log_mels(self, mels: Tensor) -> Tensor:
+        """Scaled mels, as samplers make them, as log-mels within the range of sound; both (B, 1, M, T)."""
+        return unscale_mel(mels, self.config.mel_scale).clamp(min=float(np.log(self.config.recipe.mel.floor)), max=MAX_LOG_MEL)
 
     def calibrate(self, data: str | Path, limit: int = 256) -> tuple[Level, ...]:
         """Fit one temperature a noise level on the validation split of a feature folder, for logits taken where the bundle's settings
@@ -202,25 +258,27 @@ class Duovox:
 
     def vocode(self, log_mel: Tensor, vocoder: VocoderName | None = None) -> Tensor:
         """log-mel (B, 1, M, T), natural logarithm -> wave (B, S) in [-1, 1]. Raises `BundleError` if there is no such vocoder."""
-        if self._choose_vocoder(vocoder) == "griffin_lim":
+        if self.choose_vocoder(vocoder) == "griffin_lim":
             waves: Tensor = self._griffin_lim(log_mel)
         else:
             assert self.bundle.vocoder is not None
             waves = self.bundle.vocoder(log_mel)
         return waves.clamp(-1, 1)
 
-    def _choose_vocoder(self, name: VocoderName | None) -> VocoderName:
+    def choose_vocoder(self, name: VocoderName | None) -> VocoderName:
+        """The vocoder of that name, or the bundle's best for None. Raises `ConfigError`, or `BundleError` where it has no such."""
         if name is not None and name not in get_args(VocoderName):
             raise ConfigError(f"no vocoder named {name!r}; there are {', '.join(get_args(VocoderName))}")
         if name == "neural" and self.bundle.vocoder is None:
             raise BundleError("this bundle has no neural vocoder; use vocoder griffin_lim")
         return name or ("neural" if self.bundle.vocoder is not None else "griffin_lim")
 
-    def _check_request(self, label: str | None, n: int, seed: int, batch: int) -> None:
+    def check_request(self, label: str | None, seed: int, n: int = 1) -> None:
+        """Raise `LabelError` for a label it does not know, and `GenerationError` for an impossible seed or number of clips."""
         if label is not None and label not in self.labels:
             raise LabelError(f"unknown label {label!r}; this model speaks: {', '.join(self.labels)}")
-        if n < 1 or batch < 1:
-            raise GenerationError(f"the number of clips and the batch must be at least 1, not {min(n, batch)}")
+        if n < 1:
+            raise GenerationError(f"the number of clips must be at least 1, not {n}")
         if seed < 0 or seed + n > 2**63:
             raise GenerationError(f"a seed must lie between 0 and 2^63, not {seed}")
 
@@ -230,6 +288,19 @@ MAX_MEL = 1000.0
 
 MAX_LOG_MEL = 6.0
 """Highest log-mel handed to a vocoder; a full-scale sine reaches about 2.6 (a numerical guard, not a setting)."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A denoiser that tells `watch` of every evaluation."""
+
+    denoiser: Denoiser
+    watch: Watch
+
+    def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
+        denoised = self.denoiser(noised, sigma)
+        self.watch(sigma[0].item(), denoised)
+        return denoised
 
 
 class SeededNoise:

@@ -1,0 +1,118 @@
+"""The server process: a socket, uvicorn, signals and the log. Takes settings and what loads the voice from the command line.
+
+uvicorn waits for slow clients for ever; `Connection` does not. Bodies have their time limit in `security`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from duovox.contracts import ConfigError
+from duovox.serve.app import create_app
+from duovox.serve.settings import CONNECTIONS, HEADER_SECONDS, IDLE_SECONDS, UNREAD_SECONDS, ServeConfig
+
+if TYPE_CHECKING:
+    from duovox.duovox import Duovox
+
+log = logging.getLogger(__name__)
+
+
+def serve(load: Callable[[], Duovox], config: ServeConfig) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the requests there are. Raises `ConfigError` if the address cannot be had, and
+    whatever `load` raises."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    listener = listen(config.host, config.port)
+    app = create_app(load, config)
+    server = uvicorn.Server(_settings(app, config))
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    app.state.worker.on_failure = end
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them once more when it is done; then nothing is left to do
+        signal.signal(number, end)
+    _announce(listener, config)
+    server.run(sockets=[listener])
+    if app.state.worker.failure is not None:
+        raise app.state.worker.failure
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `ConfigError` where the address is taken, foreign or forbidden."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port") from None
+
+
+def _settings(app: Any, config: ServeConfig) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=CONNECTIONS,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=math.ceil(config.timeout),
+    )
+
+
+def _announce(listener: socket.socket, config: ServeConfig) -> None:
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    log.info("listening on http://%s:%d/", host, listener.getsockname()[1])
+    if config.open_to_all:
+        log.warning("anybody who can reach %s may use this server; --token-file asks for a token", config.host)
+
+
+class Connection(H11Protocol):
+    """One connection that closes if headers do not come, or answers are not read, in time."""
+
+    _headers_due: asyncio.TimerHandle | None = None
+    _reading_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch_headers()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._headers_due = self._cancel(self._headers_due)
+        self._reading_due = self._cancel(self._reading_due)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reading_due = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._reading_due = self._cancel(self._reading_due)
+
+    def _watch_headers(self) -> None:
+        """Run a clock while the client owes us the rest of its headers: from the first byte of a request, or from the beginning."""
+        if self.conn.their_state is not h11.IDLE:
+            self._headers_due = self._cancel(self._headers_due)
+        elif self._headers_due is None:
+            self._headers_due = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+
+    def _cancel(self, timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+        if timer is not None:
+            timer.cancel()
+        return None

@@ -1,0 +1,94 @@
+"""What the server may be told, and the limits it keeps; every part of `serve` takes them from here. No torch."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from duovox.audio import MAX_SECONDS
+from duovox.contracts import ConfigError
+
+MAX_CLIPS, MAX_STEPS, MAX_GAMMA = 16, 100, 20.0
+"""The most that one request may ask for."""
+
+MAX_JSON_BYTES = 16 * 2**10
+"""The largest JSON body; also what the frame of a multipart body may add to its file."""
+
+HEADER_SECONDS, BODY_SECONDS, IDLE_SECONDS, UNREAD_SECONDS = 10.0, 30.0, 5, 60.0
+"""How long a client may take to send its headers and its body, may stay idle, and may leave an answer unread."""
+
+CONNECTIONS = 256
+"""Connections served at once; beyond that the web server itself answers 503."""
+
+MIN_TOKEN = 16
+
+
+@dataclass(frozen=True)
+class ServeConfig:
+    """Settings of `duovox serve`. Seconds, bytes; `queue` counts clips that wait. Raises `ConfigError` for impossible values."""
+
+    bundle: str = "sc06"
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_batch: int = 16
+    wait_seconds: float = 0.005
+    queue: int = 64
+    timeout: float = 60.0
+    token: str | None = None
+    cors: tuple[str, ...] = ()
+    upload_bytes: int = 5 * 2**20
+    upload_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port < 2**16, f"--port must lie between 0 and 65535, not {self.port}")
+        _require(1 <= self.max_batch <= 1024, f"--max-batch must lie between 1 and 1024, not {self.max_batch}")
+        _require(0 <= self.wait_seconds <= 1, f"--wait-ms must lie between 0 and 1000, not {1000 * self.wait_seconds:g}")
+        _require(self.queue >= 1, f"--queue must be at least 1, not {self.queue}")
+        _require(0 < self.timeout < math.inf, f"--timeout must be a positive number of seconds, not {self.timeout:g}")
+        _require(self.upload_bytes > 0, f"--max-upload-mb must be positive, not {self.upload_bytes / 2**20:g}")
+        _require(
+            0 < self.upload_seconds <= MAX_SECONDS,
+            f"--max-upload-seconds must lie between 0 and {MAX_SECONDS:g}, not {self.upload_seconds:g}",
+        )
+        for origin in self.cors:
+            _require(_is_origin(origin), f"--cors {origin!r} is no origin; write it as https://example.org")
+
+    @property
+    def name(self) -> str:
+        """What the bundle is called to the world: never a path of this machine."""
+        return Path(self.bundle).resolve().name if Path(self.bundle).is_dir() else self.bundle
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether other machines can reach it without a token."""
+        return self.token is None and not _is_loopback(self.host)
+
+
+def read_token(path: Path) -> str:
+    """The token in a file, without the white space around it. Raises `ConfigError` for one that is short or cannot be sent."""
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the token in {path}: {error}") from None
+    usable = len(token) >= MIN_TOKEN and token.isprintable() and " " not in token
+    _require(usable, f"{path} must hold a token of at least {MIN_TOKEN} printable characters without spaces")
+    return token
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _is_origin(text: str) -> bool:
+    scheme, _, host = text.partition("://")
+    return scheme in ("http", "https") and bool(host) and not any(c in host for c in "/*? #\"'")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

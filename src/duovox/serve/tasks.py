@@ -1,0 +1,100 @@
+"""The two things the voice is asked to do: speak and listen. Run in the worker's thread; give clips, frames and probabilities to `app`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duovox.config import SampleConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from duovox.duovox import Clip, Duovox, Heard, VocoderName
+
+MAX_FRAMES = 24
+
+LogMel = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The clean mel as it was guessed at noise level `sigma`: a log-mel (M, T)."""
+
+    sigma: float
+    log_mel: LogMel
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """A clip and how it came out of the noise (no frames unless they were asked for)."""
+
+    clip: Clip
+    frames: tuple[Frame, ...] = ()
+
+
+@dataclass(frozen=True)
+class Speak:
+    """Generate clips; items are (label, seed). `labelled` keeps clips with a label and clips without one in different batches."""
+
+    settings: SampleConfig
+    vocoder: VocoderName
+    labelled: bool
+    frames: bool
+
+    def run(self, voice: Duovox, items: Sequence[tuple[str | None, int]], check: Callable[[], None]) -> list[Spoken]:
+        film = Film(self.settings)
+
+        def watch(sigma: float, denoised: Tensor) -> None:
+            check()
+            if self.frames and film.wants_next():
+                film.add(sigma, voice.log_mels(denoised)[:, 0].cpu().numpy())
+
+        clips = voice.generate_batch(items, self.settings, self.vocoder, watch)
+        return [Spoken(clip, film.frames(index, clip.log_mel) if self.frames else ()) for index, clip in enumerate(clips)]
+
+
+@dataclass(frozen=True)
+class Listen:
+    """Say what the classifier hears; items are waves (S,) at the voice's own rate."""
+
+    def run(self, voice: Duovox, items: Sequence[NDArray[np.float32]], check: Callable[[], None]) -> list[Heard]:
+        heard = []
+        for wave in items:
+            check()
+            heard.append(voice.listen(wave))
+        return heard
+
+
+@dataclass
+class Film:
+    """Keeps evenly chosen evaluations of a sampling, at most MAX_FRAMES with the last."""
+
+    settings: SampleConfig
+    seen: int = 0
+    kept: list[tuple[float, LogMel]] = field(default_factory=list)
+
+    def wants_next(self) -> bool:
+        """Whether the evaluation that comes now, counted from 0, is among the chosen."""
+        self.seen += 1
+        last = evaluations(self.settings) - 1
+        chosen = np.linspace(0, last, min(last + 1, MAX_FRAMES)).round()
+        return self.seen - 1 in chosen
+
+    def add(self, sigma: float, log_mels: LogMel) -> None:
+        """Keep log-mels (B, M, T)."""
+        self.kept.append((sigma, log_mels))
+
+    def frames(self, index: int, finished: LogMel) -> tuple[Frame, ...]:
+        """The frames of clip `index`; the last evaluation shows what it led to, the finished log-mel (M, T)."""
+        *before, (last_sigma, _) = self.kept
+        return (*(Frame(sigma, log_mels[index]) for sigma, log_mels in before), Frame(last_sigma, finished))
+
+
+def evaluations(settings: SampleConfig) -> int:
+    """How often a sampler asks the denoiser: Heun corrects every step but the last (see `sampler`)."""
+    return 2 * settings.steps - 1 if settings.sampler == "heun" else settings.steps
