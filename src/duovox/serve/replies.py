@@ -49,7 +49,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         parameters=Parameters(classifier=classifier, subnet=subnet, vocoder=vocoder),
         rate=mel.sample_rate,
         seconds=mel.clip_samples / mel.sample_rate,
-        mel=MelShape(rows=mel.n_mels, columns=mel.frames),
+        mel=MelShape(rows=mel.n_mels, columns=mel.frames, low_hz=mel.fmin, high_hz=mel.fmax),
         defaults=settings_reply(voice.config.recipe.sample, voice.choose_vocoder(None)),
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
         samplers=list(get_args(Sampler)),

@@ -104,8 +104,12 @@ class Parameters(BaseModel):
 
 
 class MelShape(BaseModel):
+    """Pictures of the log-mel: bands from low_hz to high_hz, and frames in time."""
+
     rows: int
     columns: int
+    low_hz: float
+    high_hz: float
 
 
 class Limits(BaseModel):

@@ -35,7 +35,7 @@ CONTENT_POLICY = "; ".join(
         "frame-ancestors 'none'",
     ]
 )
-FEATURES_OFF = "camera display-capture geolocation payment usb serial hid bluetooth midi accelerometer gyroscope magnetometer"
+FEATURES_OFF = "camera display-capture geolocation payment usb serial hid midi accelerometer gyroscope magnetometer"
 HEADERS = {
     "content-security-policy": CONTENT_POLICY,
     "x-content-type-options": "nosniff",
