@@ -31,6 +31,7 @@ def serve(load: Callable[[], Duovox], config: ServeConfig) -> None:
     """Serve until SIGTERM or SIGINT, then finish the requests there are. Raises `ConfigError` if the address cannot be had, and
     whatever `load` raises."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it would describe what is wrong with the users' forms
     listener = listen(config.host, config.port)
     app = create_app(load, config)
     server = uvicorn.Server(_settings(app, config))
