@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duovox import audio
-from duovox.audio import as_wave, fit_length, read_audio, write_audio, write_whole
+from duovox.audio import Header, as_wave, decode_audio, encode_audio, fit_length, read_audio, read_header, write_audio, write_whole
 from duovox.contracts import AudioError, OutputError
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -61,6 +62,21 @@ def test_refuses_what_is_no_sound(tmp_path: Path, content: bytes, words: str) ->
     with pytest.raises(AudioError, match=words) as caught:
         read_audio(path, RATE)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_open_file_is_read_as_one_with_a_name(tmp_path: Path) -> None:
+    wave = np.sin(np.arange(4000) / 5)
+    path = write_audio(tmp_path / "a.flac", wave, 8000)
+    content = path.read_bytes()
+    assert encode_audio(wave, 8000, ".flac") == content
+    with io.BytesIO(content) as file:
+        assert read_header(file) == Header(4000, 8000, 1)
+        assert file.tell() == 0
+        assert np.array_equal(decode_audio(file, 16000), read_audio(path, 16000))
+    with io.BytesIO(b"words" * 99) as file:
+        for read in (read_header, lambda file: decode_audio(file, 8000)):
+            with pytest.raises(AudioError, match=r"^is not sound that can be read .*readable are"):
+                read(file)
 
 
 def test_refuses_missing_folder_and_silence_of_no_length(tmp_path: Path) -> None:

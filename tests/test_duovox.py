@@ -130,6 +130,14 @@ def test_of_a_longer_sound_the_loudest_part_is_heard(taught: Duovox) -> None:
     assert heard["mid"] > 0.5 and taught.classify(other)["high"] > 0.5
 
 
+def test_the_mel_of_what_was_heard(voice: Duovox) -> None:
+    word = tone("mid", 2)
+    heard = voice.listen(np.concatenate([np.zeros(2000, np.float32), word, np.zeros(5000, np.float32)]))
+    assert heard.log_mel.shape == (16, 16) and heard.log_mel.dtype == np.float32
+    assert np.abs(heard.log_mel - voice.listen(word).log_mel).mean() < 0.3
+    assert heard.probabilities == voice.classify(np.concatenate([np.zeros(2000, np.float32), word, np.zeros(5000, np.float32)]))
+
+
 def test_a_shorter_sound_is_followed_by_silence(voice: Duovox) -> None:
     word = tone("mid", 2)[:1000]
     assert voice.classify(word) == voice.classify(np.concatenate([word, np.zeros(500, np.float32)]))
@@ -202,6 +210,58 @@ def test_a_clip_depends_on_its_seed_alone(voice: Duovox, sampler: Any, label: st
     for other in together[1:]:
         assert np.abs(other.log_mel - together[0].log_mel).max() > 0.1
         assert np.abs(other.wave - together[0].wave).max() > 1e-3
+
+
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "euler_maruyama"])
+def test_a_batch_may_mix_labels(voice: Duovox, sampler: Any) -> None:
+    wanted = [("mid", 7), ("low", 3), ("mid", 3), ("high", 2**63 - 1)]
+    settings = voice.settings(sampler=sampler, gamma=0.7)
+    clips = voice.generate_batch(wanted, settings)
+    assert [(clip.label, clip.seed) for clip in clips] == wanted
+    for (label, seed), clip in zip(wanted, clips, strict=True):
+        assert same([clip], voice.generate(label, seed=seed, sampler=sampler, gamma=0.7), 1e-4)
+    assert same(voice.generate_batch([(None, 1), (None, 5)])[1:], voice.generate(None, seed=5), 1e-4)
+
+
+def test_a_batch_mixes_no_labels_with_none_and_refuses_as_one_clip_does(voice: Duovox) -> None:
+    with pytest.raises(GenerationError, match="cannot mix"):
+        voice.generate_batch([("low", 0), (None, 1)])
+    with pytest.raises(LabelError):
+        voice.generate_batch([("low", 0), ("seven", 1)])
+    with pytest.raises(GenerationError, match="seed"):
+        voice.generate_batch([("low", 0), ("low", -1)])
+
+
+def test_settings_left_out_are_the_bundles_own(voice: Duovox) -> None:
+    own = voice.config.recipe.sample
+    assert voice.settings() == own
+    assert voice.settings(steps=9, interval=(0.5, math.inf)) == dataclasses.replace(own, steps=9, guidance_low=0.5)
+
+
+@pytest.mark.parametrize(("sampler", "evaluations"), [("heun", 7), ("dpmpp_2m", 4), ("euler_maruyama", 4)])
+def test_sampling_can_be_watched(voice: Duovox, sampler: Any, evaluations: int) -> None:
+    seen: list[tuple[float, torch.Tensor]] = []
+    settings = voice.settings(sampler=sampler, steps=4)
+    clips = voice.generate_batch([("low", 1), ("mid", 2)], settings, watch=lambda sigma, denoised: seen.append((sigma, denoised)))
+    assert same(clips, voice.generate_batch([("low", 1), ("mid", 2)], settings))
+    sigmas = [sigma for sigma, _ in seen]
+    assert len(seen) == evaluations and sigmas == sorted(sigmas, reverse=True) and min(sigmas) > 0
+    assert {denoised.shape for _, denoised in seen} == {(2, 1, 16, 16)}
+    if sampler != "euler_maruyama":  # whose last step is no mere denoising
+        assert np.abs(voice.log_mels(seen[-1][1])[1, 0].numpy() - clips[1].log_mel).max() < 1e-4
+
+
+def test_what_the_watch_raises_ends_the_sampling(voice: Duovox) -> None:
+    seen: list[float] = []
+
+    def watch(sigma: float, _: torch.Tensor) -> None:
+        seen.append(sigma)
+        if len(seen) == 2:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        voice.generate_batch([("low", 1)], watch=watch)
+    assert len(seen) == 2
 
 
 def test_labels_and_settings_change_the_clip(voice: Duovox) -> None:

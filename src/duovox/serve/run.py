@@ -54,7 +54,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
     except OSError as error:
-        raise ConfigError(f"cannot listen on {host} port {port}: {error.strerror}; choose another --host or --port") from None
+        reason = str(error.strerror).partition(" (")[0]  # the rest repeats the address
+        raise ConfigError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from None
 
 
 def _settings(app: Any, config: ServeConfig) -> uvicorn.Config:

@@ -1,0 +1,226 @@
+"""serve/run.py and the command `duovox serve`: a real process, real signals, real sockets, and clients that dawdle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from serving import wait_until
+
+from duovox import cli
+from duovox.cli import main
+from duovox.contracts import ConfigError
+from duovox.serve import run
+from duovox.serve.settings import ServeConfig
+
+
+class Process:
+    """`duovox serve` with a bundle; `address` is where it listens."""
+
+    def __init__(self, *words: object, log: Path) -> None:
+        self.log = log
+        command = [sys.executable, "-m", "duovox", "serve", "--device", "cpu", *map(str, words)]
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
+        wait_until(lambda: self.process.poll() is not None or "listening on" in self.text(), 60)
+        found = re.search(r"listening on (http://[^/]+:(\d+))/", self.text())
+        self.address, self.port = (found[1], int(found[2])) if found else ("", 0)
+
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def ready(self) -> bool:
+        assert self.process.poll() is None, self.text()
+        return httpx.get(f"{self.address}/readyz").status_code == 200
+
+    def until_ready(self) -> Process:
+        wait_until(self.ready, 120)
+        return self
+
+
+@contextlib.contextmanager
+def running(*words: object, log: Path) -> Iterator[Process]:
+    server = Process(*words, log=log)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait(30)
+
+
+def test_sigterm_finishes_what_runs_and_takes_nothing_new(bundle_folder: Path, tmp_path: Path) -> None:
+    with running("--bundle", bundle_folder, "--port", 0, log=tmp_path / "log") as server, ThreadPoolExecutor() as pool:
+        assert httpx.get(f"{server.address}/healthz", timeout=30).status_code == 200
+        server.until_ready()
+        wanted = {"n": 16, "steps": 100, "sampler": "heun"}
+        reply = pool.submit(httpx.post, f"{server.address}/v1/generate", json=wanted, timeout=120)
+        wait_until(lambda: "duovox_batch_clips_count 1.0" in httpx.get(f"{server.address}/metrics").text, 30)
+        server.process.send_signal(signal.SIGTERM)
+        assert reply.result().status_code == 200 and len(reply.result().json()["clips"]) == 16
+        assert server.process.wait(30) == 0, server.text()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.address}/healthz")
+        assert "Traceback" not in server.text()
+
+
+def test_after_kill_9_it_starts_again_at_once(bundle_folder: Path, tmp_path: Path) -> None:
+    """On the same port, which an open connection holds on to; and says who can reach it."""
+    with running("--bundle", bundle_folder, "--port", 0, log=tmp_path / "one") as server:
+        server.until_ready()
+        with httpx.Client() as client:
+            assert client.get(f"{server.address}/healthz").status_code == 200
+            server.process.kill()
+            server.process.wait(30)
+            with running("--bundle", bundle_folder, "--host", "0.0.0.0", "--port", server.port, log=tmp_path / "two") as again:
+                again.until_ready()
+                assert httpx.post(f"{server.address}/v1/generate", json={"steps": 1}).status_code == 200
+                assert "WARNING anybody who can reach 0.0.0.0 may use this server; --token-file" in again.text()
+                again.process.send_signal(signal.SIGINT)
+                assert again.process.wait(30) == 0, again.text()
+    assert "WARNING" not in server.text()
+
+
+def test_a_bundle_that_is_none_ends_the_process(tmp_path: Path) -> None:
+    with running("--bundle", tmp_path / "nowhere", "--port", 0, log=tmp_path / "log") as server:
+        assert server.process.wait(60) == 1
+        last = server.text().splitlines()[-1]
+        assert last.startswith("duovox: no bundle at") and "Traceback" not in server.text()
+
+
+# before there is a process
+
+
+def one_line(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert main(["serve", *map(str, words)]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("duovox: ") and text.count("\n") == 1
+    return text
+
+
+def test_a_port_in_use_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        text = one_line(capsys, "--port", port)
+        assert f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another" in text
+
+
+def test_addresses_that_cannot_be_had() -> None:
+    for host in ("203.0.113.1", "no such host", "::ffff:zz"):
+        with pytest.raises(ConfigError, match="cannot listen on"):
+            run.listen(host, 0)
+    run.listen("localhost", 0).close()
+
+
+def test_impossible_settings_are_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--queue must be at least 1, not 0" in one_line(capsys, "--queue", 0)
+    assert "cannot read the token" in one_line(capsys, "--token-file", tmp_path / "nowhere")
+
+
+def test_a_missing_part_is_named_with_the_way_to_get_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name in ("uvicorn", "python_multipart") else object())
+    assert one_line(capsys) == "duovox: uvicorn, python_multipart not installed: pip install 'duovox[serve]'\n"
+
+
+def test_the_command_line_imports_nothing_of_the_server_at_its_top() -> None:
+    code = "import sys, duovox.cli; sys.exit(any(name in sys.modules for name in ('fastapi', 'uvicorn', 'duovox.serve')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_it_is_said_where_it_listens(caplog: pytest.LogCaptureFixture) -> None:
+    with run.listen("::1", 0) as listener, caplog.at_level(logging.INFO):
+        run._announce(listener, ServeConfig(host="::1"))
+    assert re.fullmatch(r"listening on http://\[::1\]:\d+/", caplog.messages[0]) and len(caplog.messages) == 1
+
+
+# clients that dawdle
+
+
+async def endless(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with 64 megabytes, or with one byte to /short."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(0 if scope["path"] == "/short" else 64):
+        await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
+    await send({"type": "http.response.body", "body": b"."})
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Of a server that is impatient."""
+    monkeypatch.setattr(run, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(run, "UNREAD_SECONDS", 0.3)
+    config = run._settings(endless, ServeConfig())
+    config.lifespan, config.timeout_keep_alive = "off", 1
+    server = uvicorn.Server(config)
+    with run.listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
+        thread.start()
+        wait_until(lambda: server.started)
+        yield listener.getsockname()[1]
+        server.should_exit = True
+        thread.join(10)
+
+
+def seconds_until_closed(client: socket.socket) -> float:
+    began = time.monotonic()
+    client.settimeout(10)
+    with contextlib.suppress(ConnectionResetError):
+        while client.recv(2**20):
+            pass
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /short HTTP/1.1\r\nHost: a\r\n\r\n"])
+@pytest.mark.parametrize("part", [b"", b"GET /short HTTP/1.1\r\nHost: a\r\nX: "])
+def test_headers_that_do_not_come_are_given_up(port: int, before: bytes, part: bytes) -> None:
+    """Of the first request or of a later one."""
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(before)
+        if before:
+            assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        client.sendall(part)
+        assert 0.1 < seconds_until_closed(client) < 5
+
+
+def test_a_byte_now_and_then_helps_nobody(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            for byte in b"GET /short HTTP/1.1\r\nX: " + b"y" * 10000:
+                client.sendall(bytes([byte]))
+                time.sleep(0.02)
+        assert time.monotonic() - began < 5
+
+
+def test_an_answer_that_is_not_read_is_given_up(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        time.sleep(1.5)
+        got = 0
+        client.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            while part := client.recv(2**20):
+                got += len(part)
+        assert got < 60 * 2**20
+
+
+def test_who_does_not_dawdle_may_stay(port: int) -> None:
+    with httpx.Client() as client:
+        for _ in range(4):
+            assert client.get(f"http://127.0.0.1:{port}/short").content == b"."
+            time.sleep(0.2)
+        assert len(client.get(f"http://127.0.0.1:{port}/").content) == 64 * 2**20 + 1
