@@ -696,6 +696,26 @@ def _require_extra(extra: str, parts: tuple[str, ...]) -> None:
         raise DuovoxError(f"{', '.join(missing)} not installed: pip install 'duovox[{extra}]'")
 
 
+@app.command
+def judge(weights: Positional[Path], /, labels: str, out: Path, force: bool = False) -> None:
+    """Make a judge of public ResNeXt-29 8x64 weights, for `--judge` of the other commands.
+
+    Every tensor's name and shape must be right. To train one instead: `duovox train judge`, with judge = "resnext29" in the recipe
+    (`paper` has it).
+
+    Args:
+        weights: A safetensors file of the weights alone; pickled files are refused.
+        labels: The words it was trained on, in the order of its outputs, separated by commas.
+        out: The judge file to write.
+        force: Overwrite a file that exists.
+    """
+    from duovox.evaluation.judge import Judge
+
+    made = Judge.import_resnext(weights, [name.strip() for name in labels.split(",")])
+    made.save(out, force=force)
+    print(f"{out}: {made.kind}, {len(made.labels)} labels, digest {made.digest}")
+
+
 def _json_object(text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))

@@ -429,6 +429,7 @@ class Recipe:
     subnet_sees: SeenConfig = field(default_factory=SeenConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
+    judge: Literal["compact", "resnext29"] = "compact"
     train_classifier: TrainConfig = field(default_factory=TrainConfig)
     train_subnet: TrainConfig = field(default_factory=TrainConfig)
     train_vocoder: TrainConfig = field(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from duovox import cli
 from duovox.audio import fit_length, read_audio
 from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, OutputError, ShapeError
 from duovox.evaluation.judge import CompactJudge, Judge, ResNeXt29, build_network, judge_mel
@@ -181,3 +182,15 @@ def test_public_resnext_weights_enter_by_name(tmp_path: Path) -> None:
     assert torch.equal(imported.network.state_dict()["classifier.weight"], state["classifier.weight"])
     with pytest.raises(BundleError, match=r"another shape for tensor classifier\.(bias|weight)"):
         Judge.import_resnext(tmp_path / "public.safetensors", ("only", "two"))
+
+
+def test_the_command_makes_a_judge_of_public_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file(ResNeXt29(3).state_dict(), tmp_path / "public.safetensors")
+    words = ["judge", str(tmp_path / "public.safetensors"), "--labels", ", ".join(LABELS), "--out", str(tmp_path / "judge.safetensors")]
+    assert cli.main(words) == 0
+    made = Judge.load(tmp_path / "judge.safetensors")
+    assert made.kind == "resnext29" and made.labels == LABELS and made.digest in capsys.readouterr().out
+    assert cli.main(words) == 1 and "judge.safetensors" in capsys.readouterr().err
+    (tmp_path / "public.pth").write_bytes(b"\x80\x02}q\x00.")
+    assert cli.main(["judge", str(tmp_path / "public.pth"), *words[2:]]) == 1
+    assert "pickled weights are refused" in capsys.readouterr().err

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from duovox.config import MelConfig, Recipe, TrainConfig
+from duovox.config import MelConfig, Recipe, TrainConfig, read_recipe
 from duovox.contracts import BundleError, DataError
 from duovox.data import Features, Statistics
 from duovox.evaluation.judge import ResNeXt29
 from duovox.training.judge import JudgeTraining, judge_of_run, mask_band, shift_samples
 from duovox.training.loop import step_generator
+from duovox.training.start import recipe_of_part
 
 CPU = torch.device("cpu")
 
@@ -97,3 +98,10 @@ def test_features_of_another_rate_and_foreign_weights_are_refused() -> None:
     assert judge_of_run(("a", "b"), ResNeXt29(2).state_dict()).kind == "resnext29"
     with pytest.raises(BundleError, match="not the weights of this judge"):
         judge_of_run(("a", "b"), {"other": torch.zeros(1)})
+
+
+def test_the_recipe_says_which_network() -> None:
+    trainee = JudgeTraining(dataclasses.replace(RECIPE, judge="resnext29"), two_tones(), CPU, None)
+    assert trainee.judge().kind == "resnext29"
+    assert recipe_of_part(RECIPE, "judge").keys() == {"name", "train_judge"}, "older runs go on"
+    assert recipe_of_part(read_recipe("paper"), "judge")["judge"] == "resnext29"

@@ -298,5 +298,5 @@ def _header(data: bytes, path: Path | str) -> tuple[Kind, tuple[str, ...]]:
     except (KeyError, TypeError, ValueError):
         known = False
     if not known:
-        raise BundleError(f"{path} is not a judge of format {FORMAT}; public ResNeXt-29 weights enter by Judge.import_resnext")
+        raise BundleError(f"{path} is not a judge of format {FORMAT}; make one of public ResNeXt-29 weights by `duovox judge`")
     return header["kind"], labels

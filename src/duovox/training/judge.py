@@ -45,22 +45,21 @@ def mask_band(mel: Tensor, dim: int, most: int, generator: torch.Generator) -> T
 
 
 class JudgeTraining:
-    """A `Trainee`: cross-entropy of p(label | clean clip), with moving average. Settings: `recipe.train_judge`, no other part of it.
+    """A `Trainee`: cross-entropy of p(label | clean clip), with moving average. Settings: `recipe.judge` and `recipe.train_judge`.
 
     `shift_frames` counts the judge's own frames of 512 samples. Raises `DataError` for features of another sample rate than the judge's.
     """
 
     part = "judge"
 
-    def __init__(
-        self, recipe: Recipe, features: Features, device: torch.device, autocast: torch.dtype | None, kind: Kind = "compact"
-    ) -> None:
+    def __init__(self, recipe: Recipe, features: Features, device: torch.device, autocast: torch.dtype | None) -> None:
         if features.mel.sample_rate != SAMPLE_RATE:
             raise DataError(f"the judge hears {SAMPLE_RATE} Hz, these features are of {features.mel.sample_rate} Hz")
-        self.train, self.features, self.device, self.autocast, self.kind = recipe.train_judge, features, device, autocast, kind
+        self.train, self.features, self.device, self.autocast = recipe.train_judge, features, device, autocast
+        self.kind: Kind = recipe.judge
         self.most_shift = self.train.shift_frames * HOP
         torch.manual_seed(self.train.seed)
-        self.network = build_network(kind, len(features.labels)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = build_network(self.kind, len(features.labels)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.front = JudgeMel().to(device)
         self.average = averaged(self.network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)

@@ -129,7 +129,7 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
         "classifier": classifier,
         "subnet": (*classifier, *seen, *score, "train_subnet"),
         "vocoder": ("mel", "vocoder", "train_vocoder"),
-        "judge": ("train_judge",),
+        "judge": (*["judge"] * (recipe.judge != Recipe.judge), "train_judge"),
     }[part]
     settings = to_dict(recipe)
     return {"name": recipe.name, **{name: settings[name] for name in needed}}
