@@ -18,7 +18,7 @@ Sigma = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 class GenerateRequest(BaseModel):
     """Words to speak. What is left out is the bundle's own."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"label": "three", "seed": 7}]})
 
     label: Annotated[str, Field(max_length=100)] | None = Field(None, description="The word; null for whatever comes.")
     n: int = Field(1, strict=True, ge=1, le=MAX_CLIPS, description="How many clips; their seeds are seed, seed + 1, ...")
