@@ -171,6 +171,37 @@ def test_the_sigma_arithmetic_stays_in_float32_under_autocast(tiny_model: Genera
     assert torch.equal(denoised, exact)
 
 
+@pytest.mark.parametrize("make", [lambda model: model, lambda model: LabelledDenoiser(model, LABEL)], ids=["free", "labelled"])
+@torch.no_grad()
+def test_networks_in_bf16_denoise_nearly_as_in_float32(tiny_model: GenerativeClassifier, make: Callable[..., Any]) -> None:
+    exact = make(tiny_model)(noised(), SIGMA)
+    tiny_model.autocast = torch.bfloat16
+    rounded = make(tiny_model)(noised(), SIGMA)
+    assert rounded.dtype == torch.float32 and not torch.equal(rounded, exact)
+    assert (rounded - exact).abs().max() < 0.03 * exact.abs().max()
+    tiny_model.autocast = None
+    assert torch.equal(make(tiny_model)(noised(), SIGMA), exact)
+
+
+@torch.no_grad()
+def test_guidance_in_bf16_is_nearly_that_in_float32(tiny_model: GenerativeClassifier) -> None:
+    denoiser = LabelledDenoiser(tiny_model, LABEL)
+    exact = denoiser.with_label_gradient(noised(), SIGMA)
+    tiny_model.autocast = torch.bfloat16
+    for rounded, wanted in zip(denoiser.with_label_gradient(noised(), SIGMA), exact, strict=True):
+        assert rounded.dtype == torch.float32 and not torch.equal(rounded, wanted)
+        assert (rounded - wanted).norm() < 0.05 * wanted.norm()
+
+
+@torch.no_grad()
+def test_without_an_arithmetic_of_its_own_a_model_runs_in_the_caller_s(tiny_model: GenerativeClassifier) -> None:
+    assert tiny_model.autocast is None
+    with torch.autocast("cpu", torch.bfloat16):
+        callers = tiny_model(noised(), SIGMA)
+    tiny_model.autocast = torch.bfloat16
+    assert torch.equal(tiny_model(noised(), SIGMA), callers)
+
+
 @pytest.mark.parametrize(
     ("mel", "sigma"), [((3, 1, 16, 15), 3), ((3, 1, 15, 16), 3), ((3, 2, 16, 16), 3), ((3, 16, 16), 3), ((3, 1, 16, 16), 2)]
 )

@@ -11,6 +11,7 @@ from duovox.contracts import DataError, ShapeError
 from duovox.evaluation.metrics import (
     Gaussian,
     am_score,
+    auroc,
     bootstrap_interval,
     confusion,
     fit_gaussian,
@@ -158,6 +159,25 @@ def test_wilson_interval_equals_scipys(hits: int, trials: int) -> None:
     assert np.ptp(wilson_interval(hits, trials)) > 0.01, "also where all or none hit"
     with pytest.raises(DataError, match="8 of 7"):
         wilson_interval(8, 7)
+
+
+def test_area_under_the_curve_by_hand() -> None:
+    """Six pairs: four won, one tied, one lost."""
+    assert auroc([1, 2, 3], [0, 2]) == pytest.approx((4 + 0.5) / 6)
+    assert auroc([2, 3], [0, 1]) == 1 and auroc([0, 1], [2, 3]) == 0 and auroc([5, 5, 5], [5, 5]) == 0.5
+
+
+@pytest.mark.parametrize("digits", [1, 8], ids=["many ties", "no ties"])
+def test_area_under_the_curve_equals_torchmetrics(digits: int) -> None:
+    from torchmetrics.classification import BinaryAUROC
+
+    positives, negatives = RNG.beta(3, 2, size=70).round(digits), RNG.beta(2, 3, size=130).round(digits)
+    assert bool(np.isin(positives, negatives).any()) == (digits == 1)
+    metric = BinaryAUROC()
+    metric.update(torch.from_numpy(np.concatenate([positives, negatives])), torch.arange(200) < 70)
+    assert auroc(positives, negatives) == pytest.approx(float(metric.compute()), abs=1e-6)
+    assert auroc(positives, negatives) + auroc(negatives, positives) == pytest.approx(1)
+    assert auroc(np.exp(positives), np.exp(negatives)) == pytest.approx(auroc(positives, negatives)), "the order alone counts"
 
 
 def test_deviation_from_halves_of_a_mean_is_its_standard_error() -> None:

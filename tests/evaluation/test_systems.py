@@ -152,6 +152,22 @@ def test_clips_of_other_settings_or_another_model_are_never_mixed(voice: Duovox,
         make_clips(voice, folder, Generation(n=1, steps=1))
 
 
+def test_clips_of_another_arithmetic_are_never_mixed(voice: Duovox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders that were made before there was a choice say nothing of it: float32."""
+    wanted = Generation(n=1, steps=1)
+    made = make_clips(voice, tmp_path / "float32", wanted)
+    assert "arithmetic" not in json.loads((tmp_path / "float32" / SETTINGS).read_text())
+    monkeypatch.setattr(voice.bundle.model, "autocast", torch.bfloat16)
+    with pytest.raises(OutputError, match=r"made with arithmetic = None, now it is 'torch\.bfloat16'; choose a new folder"):
+        make_clips(voice, tmp_path / "float32", wanted)
+    rounded = make_clips(voice, tmp_path / "bf16", wanted)
+    assert json.loads((tmp_path / "bf16" / SETTINGS).read_text())["arithmetic"] == "torch.bfloat16"
+    assert 0 < np.abs(rounded.waves - made.waves).max() < 0.2
+    monkeypatch.setattr(voice.bundle.model, "autocast", None)
+    with pytest.raises(OutputError, match=r"made with arithmetic = 'torch\.bfloat16', now it is None"):
+        make_clips(voice, tmp_path / "bf16", wanted)
+
+
 def test_a_folder_of_other_things_or_of_another_run_is_left_alone(voice: Duovox, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="holds other things than clips made by this command"):

@@ -6,14 +6,19 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import tone
 from safetensors.torch import save_file
 
+from duovox.audio import write_audio
+from duovox.classifiers.frozen import fingerprint
 from duovox.config import MelConfig, Recipe, SeenConfig, TrainConfig, UNetConfig
-from duovox.contracts import BundleError, DataError, TrainingError
-from duovox.data import Features, Statistics, open_features, restricted
+from duovox.contracts import NO_LABEL, BundleError, DataError, TrainingError
+from duovox.data import Features, Statistics, open_features, prepare, relabelled, restricted, which_split
 from duovox.model import UNetModel, build_classifier
+from duovox.training import start
 from duovox.training.assemble import assemble
 from duovox.training.start import (
     choose_autocast,
@@ -105,8 +110,6 @@ def test_damaged_weights_are_one_clear_error(tiny_runs: Path, tmp_path: Path) ->
 
 
 def test_data_without_a_validation_split_trains(tiny_recipe: Recipe, tiny_words: Path, tmp_path: Path) -> None:
-    from duovox.data import prepare, which_split
-
     words = Path(shutil.copytree(tiny_words, tmp_path / "words"))
     for path in words.rglob("*.wav"):
         if which_split(path.stem) == "validation":
@@ -163,3 +166,81 @@ def test_a_share_of_the_data_is_a_part_of_every_larger_share(features: Features)
     assert (features.split != "unseen").all()  # the features given are left as they are
     with pytest.raises(DataError, match="no label 'loud'"):
         restricted(features, labels=("loud",))
+
+
+# words the classifier does not know
+
+
+def test_unknown_words_have_no_label_or_are_refused(features: Features) -> None:
+    for refused in (lambda: relabelled(features, ("low", "new")), lambda: relabelled(features, ("low", "new"), "refused")):
+        with pytest.raises(DataError, match=r"the data has the word 'high', which the classifier does not know \(low, new\)"):
+            refused()
+    found = relabelled(features, ("low", "new"), unknown="unlabelled")
+    assert found.labels == ("low", "new") and found.digest == features.digest and found.label.dtype == np.int64
+    assert found.label.tolist() == [0 if features.labels[number] == "low" else NO_LABEL for number in features.label]
+    assert relabelled(features, ("low",), "unlabelled").label.max() == 0 and NO_LABEL not in features.label
+
+
+def test_a_share_holds_for_clips_without_label_too(features: Features) -> None:
+    """Six train clips of a known word, twelve of unknown ones."""
+    other = relabelled(features, ("low", "new"), "unlabelled")
+    assert restricted(other).split.tolist() == features.split.tolist()
+    half = restricted(other, 0.5)
+    kept = half.indices("train")
+    assert np.bincount(half.label[kept] + 1).tolist() == [6, 3] and half.indices("test").tolist() == features.indices("test").tolist()
+    assert set(kept) < set(restricted(other, 0.75).indices("train"))
+    tiniest = restricted(other, 1e-9)
+    assert sorted(tiniest.label[tiniest.indices("train")]) == [NO_LABEL, 0], "one of each"
+    named = restricted(other, labels=("low",))
+    assert set(named.label[named.indices("train")]) == {0} and len(named.indices("train")) == 6
+    assert len(restricted(other, labels=("new",)).indices("train")) == 0, "nothing is named but a word that the data lacks"
+
+
+def test_the_choice_of_labelled_clips_is_the_one_it_always_was(features: Features) -> None:
+    """Of each label the first of a permutation drawn from (0, its number), whatever is without label beside it."""
+    train = features.split == "train"
+    wanted = [
+        clip for n in range(3) for clip in np.random.default_rng([0, n]).permutation(np.flatnonzero(train & (features.label == n)))[:2]
+    ]
+    assert restricted(features, 1 / 3).indices("train").tolist() == sorted(wanted)
+    some = dataclasses.replace(features, label=np.where(features.label == 2, NO_LABEL, features.label))
+    kept = restricted(some, 1 / 3).indices("train")
+    assert kept[some.label[kept] != NO_LABEL].tolist() == sorted(wanted[:4])
+
+
+@pytest.fixture(scope="module")
+def other_words(tiny_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of a word the classifier knows and one it does not, much quieter than its own."""
+    root = tmp_path_factory.mktemp("other")
+    for voice, name in enumerate([name for name in map("{:08x}".format, range(200)) if which_split(name) == "train"][:4]):
+        for word, pitch in (("hum", "high"), ("low", "low")):
+            write_audio(root / "words" / word / f"{name}_nohash_0.wav", 0.02 * tone(pitch, voice), 16000, parents=True)
+    prepare(root / "words", root / "features", tiny_recipe.mel, progress=False)
+    return root / "features"
+
+
+def test_other_data_is_refused_unless_it_is_asked_for(tiny_recipe: Recipe, tiny_runs: Path, other_words: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"classifier knows the labels high, low, mid, the data has hum, low$"):
+        start_training("subnet", tiny_recipe, other_words, tmp_path, device="cpu", on=tiny_runs / "classifier")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_a_subnet_sees_other_data_as_its_classifier_would(
+    tiny_recipe: Recipe, tiny_runs: Path, other_words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    given: list[Features] = []
+    trainee = start.SubnetTraining
+    monkeypatch.setattr(start, "SubnetTraining", lambda recipe, features, *rest: given.append(features) or trainee(recipe, features, *rest))
+    recipe = dataclasses.replace(tiny_recipe, subnet_sees=SeenConfig(share, other_data=True))
+    outcome = start_training("subnet", recipe, other_words, tmp_path, device="cpu", precision="fp32", on=tiny_runs / "classifier")
+    (facts, tensors), (own, _) = read_weights(tmp_path / "subnet"), read_weights(tiny_runs / "classifier")
+    assert outcome.complete and all(value.isfinite().all() for value in tensors.values())
+    assert facts["labels"] == own["labels"] == ["high", "low", "mid"] and facts["clips"] == 8 * share
+    assert facts["mel_scale"] == own["mel_scale"] and scale_of(facts) != scale_of_data(recipe, open_features(other_words))
+    assert facts["data"] == open_features(other_words).digest != own["data"]
+    assert facts["recipe"]["subnet_sees"] == {"share": share, "labels": [], "other_data": True}
+    (seen,), words = given, open_features(other_words)
+    assert seen.label.tolist() == [{"hum": NO_LABEL, "low": 1}[words.labels[number]] for number in words.label]
+    bundle = assemble(tmp_path, recipe, on=tiny_runs / "classifier")
+    assert bundle.config.labels == ("high", "low", "mid") and fingerprint(bundle.model.classifier.network) == facts["classifier"]

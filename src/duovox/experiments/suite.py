@@ -9,7 +9,7 @@ from typing import Literal
 
 import duovox
 from duovox.config import Recipe
-from duovox.contracts import ConfigError
+from duovox.contracts import ConfigError, DataError
 from duovox.data import add_background, open_features
 from duovox.data.noisy import read_backgrounds
 from duovox.duovox import Duovox
@@ -125,7 +125,8 @@ def _others(experiment: Experiment, options: Options) -> dict[str, Path]:
     if options.words is None or options.noise is None:
         raise ConfigError("shift needs --words, features of words the classifier does not know, and --noise, a folder of noise recordings")
     mel = options.recipe.mel
-    open_features(options.words, mel)
+    if not len(open_features(options.words, mel).indices("test")):
+        raise DataError("the test split of the other words has no clips; add clips of more speakers and prepare again")
     read_backgrounds(options.noise, mel.sample_rate, mel.clip_samples)
     return {"words": options.words, "noise": options.out / "data" / f"noise_{TRAIN_SNR:g}dB"}
 
