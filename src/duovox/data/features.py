@@ -116,6 +116,15 @@ def restricted(features: Features, share: float = 1.0, labels: Sequence[str] = (
     return replace(features, split=split)
 
 
+def narrowed(features: Features, labels: Sequence[str]) -> Features:
+    """The features without the clips of other labels (none named: as they are), under a digest of their own."""
+    if not labels:
+        return features
+    kept = np.isin(features.label, [features.labels.index(label) for label in labels])
+    digest = hashlib.sha256(json.dumps([features.digest, sorted(labels)]).encode()).hexdigest()
+    return replace(features, split=np.where(kept, features.split, "left out"), digest=digest)
+
+
 def prepare(
     root: str | Path,
     out: str | Path,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,15 @@ def read_files(paths: Sequence[Path], labels: Sequence[str | None]) -> Clips:
     waves = [read_audio(path, SAMPLE_RATE) for path in paths]
     notes = _changes(Counter(native_rate(path) for path in paths), [len(wave) for wave in waves])
     return Clips(np.stack([fit_length(wave, CLIP_SAMPLES) for wave in waves]), tuple(labels), notes)
+
+
+def narrowed_clips(clips: Clips, labels: Iterable[str]) -> Clips:
+    """The clips that were meant to say one of these labels (none named: all)."""
+    wanted = set(labels)
+    if not wanted:
+        return clips
+    chosen = [place for place, label in enumerate(clips.labels) if label in wanted]
+    return replace(clips, waves=clips.waves[chosen], labels=tuple(clips.labels[place] for place in chosen))
 
 
 def _label_of(path: Path, folder: Path, known: Sequence[str]) -> str | None:

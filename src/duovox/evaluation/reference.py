@@ -44,13 +44,10 @@ class Reference:
 def reference_scores(judge: Judge, features: Features, split: str, cache: Path | None = None) -> Scores:
     """The judge's scores of a whole split, in the order of `features.indices(split)`, from the folder `cache` if they are there.
 
-    Raises `DataError` for a split without clips or features of another sample rate. A cache that takes no file is done without.
+    Raises `DataError` as `require_comparable` does. A cache that takes no file is done without.
     """
+    require_comparable(features, split)
     indices = features.indices(split)
-    if features.mel.sample_rate != SAMPLE_RATE:
-        raise DataError(f"the judge hears {SAMPLE_RATE} Hz, these features are of {features.mel.sample_rate} Hz")
-    if len(indices) < 2:
-        raise DataError(f"the {split} split of these features has {len(indices)} clips; prepare a data set with more to compare with")
     key = json.dumps([REFERENCE_FORMAT, features.digest, judge.digest, split])
     path = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors" if cache else None
     scores = _read_scores(path, key, len(indices)) if path else None
@@ -59,6 +56,15 @@ def reference_scores(judge: Judge, features: Features, split: str, cache: Path |
         if path:
             _write_scores(path, key, scores)
     return scores
+
+
+def require_comparable(features: Features, split: str) -> None:
+    """Raise `DataError` for a split of fewer than two clips, and for features of another sample rate than the judge's."""
+    if features.mel.sample_rate != SAMPLE_RATE:
+        raise DataError(f"the judge hears {SAMPLE_RATE} Hz, these features are of {features.mel.sample_rate} Hz")
+    count = len(features.indices(split))
+    if count < 2:
+        raise DataError(f"the {split} split of these features has {count} clips; prepare a data set with more to compare with")
 
 
 def _score_indices(judge: Judge, features: Features, indices: NDArray[np.int64], chunk: int = 1024) -> Scores:

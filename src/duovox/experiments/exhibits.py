@@ -50,8 +50,9 @@ def plot_curves(results: Sequence[Result], figures: Sequence[str], path: Path) -
         for axis, figure in zip(row, figures, strict=True):
             _draw(axis, [r for r in results if group_name(r.regime, r.group) == group], figure)
             axis.set(xlabel="gamma", ylabel=CURVES[figure], title=group)
-    handles, names = axes[0][0].get_legend_handles_labels()
-    picture.legend(handles, names, loc="outside upper center", ncols=3, frameon=False) if handles else None
+    lines = {name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+    if lines:
+        picture.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3, frameon=False)
     picture.set_layout_engine("constrained")
     buffer = io.BytesIO()
     picture.savefig(buffer, format="svg", metadata={"Date": None})

@@ -158,6 +158,8 @@ def make_plan(
         raise ConfigError(f"draws, updates and clips must be at least 1, and clips of a trial at most {DRAW}")
     shared = replace(recipe, train_subnet=with_updates(recipe.train_subnet, updates))
     systems, conditions = _PARTS[experiment](shared, labels)
+    if any(n * len(seen or labels) < 2 for system in systems for _, seen in system.groups):
+        raise ConfigError(f"{n} clips a label are too few: each set that is scored needs two clips at least")
     trials = [Trial(s.name, condition, draw) for s in systems for condition in conditions[s.name] for draw in range(draws)]
     return Plan(experiment, labels, tuple(systems), tuple(trials), n, draws)
 

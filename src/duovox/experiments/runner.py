@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -26,9 +26,9 @@ from duovox.classifiers.frozen import fingerprint
 from duovox.config import Recipe, SampleConfig, to_dict
 from duovox.contracts import GenerationError, TrainingError
 from duovox.costs import count_costs
-from duovox.data import Features, open_features
+from duovox.data import Features, narrowed, open_features
 from duovox.duovox import Duovox
-from duovox.evaluation.clips import Clips
+from duovox.evaluation.clips import Clips, narrowed_clips
 from duovox.evaluation.judge import Judge
 from duovox.evaluation.metrics import fit_gaussian, frechet_distance
 from duovox.evaluation.quality import Quality
@@ -321,24 +321,6 @@ def sample_of(recipe: Recipe, trial: Trial) -> SampleConfig:
 def group_name(regime: str, group: str) -> str:
     """How a set of labels is called on the page."""
     return f"{regime}, {group}" if regime else group
-
-
-def narrowed(features: Features, labels: tuple[str, ...]) -> Features:
-    """The features without the clips of other labels (none named: as they are), under a digest of their own."""
-    if not labels:
-        return features
-    kept = np.isin(features.label, [features.labels.index(label) for label in labels])
-    digest = hashlib.sha256(json.dumps([features.digest, sorted(labels)]).encode()).hexdigest()
-    return replace(features, split=np.where(kept, features.split, "left out"), digest=digest)
-
-
-def narrowed_clips(clips: Clips, labels: Iterable[str]) -> Clips:
-    """The clips that were meant to say one of these labels (none named: all)."""
-    wanted = set(labels)
-    if not wanted:
-        return clips
-    chosen = [place for place, label in enumerate(clips.labels) if label in wanted]
-    return replace(clips, waves=clips.waves[chosen], labels=tuple(clips.labels[place] for place in chosen))
 
 
 def costs_of(recipe: Recipe, labels: int) -> SystemCosts:

@@ -10,15 +10,16 @@ from typing import Literal
 import duovox
 from duovox.config import Recipe
 from duovox.contracts import ConfigError, DataError
-from duovox.data import add_background, open_features
+from duovox.data import Features, add_background, narrowed, open_features
 from duovox.data.noisy import read_backgrounds
 from duovox.duovox import Duovox
 from duovox.evaluation.judge import Judge
 from duovox.evaluation.quality import load_quality, sampled
+from duovox.evaluation.reference import require_comparable
 from duovox.evaluation.systems import claimed
 from duovox.experiments.hearing import hear
 from duovox.experiments.page import write_page
-from duovox.experiments.plan import TRAIN_SNR, Experiment, make_plan
+from duovox.experiments.plan import TRAIN_SNR, Experiment, Plan, make_plan
 from duovox.experiments.runner import Bench, Clock
 from duovox.training.start import DeviceName, Precision, choose_device, features_for
 
@@ -66,8 +67,8 @@ class Finished:
 def run_experiment(experiment: Experiment, options: Options) -> Finished:
     """Do what is missing of an experiment in `options.out`, as far as the time budget goes, and write its page.
 
-    Raises `ConfigError` and `LabelError` for what cannot be (before anything is made), `OutputError` for a folder that another run
-    writes to, and what trainings and evaluations raise.
+    Raises `ConfigError`, `DataError` and `LabelError` for what cannot be (before anything is made), `OutputError` for a folder that
+    another run writes to, and what trainings and evaluations raise.
     """
     clock = Clock(options.time_budget)
     bench = open_bench(experiment, options)
@@ -83,12 +84,13 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
 
 
 def open_bench(experiment: Experiment, options: Options) -> Bench:
-    """The plan, and the judge, vocoder and quality measure it needs; nothing is written."""
+    """The plan, and the judge, vocoder and quality measure it needs; nothing is written. Raises `DataError` for too few real clips."""
     recipe, others = _sampled(options), _others(experiment, options)
     features = features_for(recipe, options.data)
     plan = make_plan(experiment, recipe, features.labels, options.n, options.seeds, options.updates)
     judge = Judge.load(options.judge or PACKAGED_JUDGE).to(choose_device(options.device))
     judge.require(features.labels)
+    _require_clips(plan, features)
     vocoder = Duovox.from_pretrained(options.vocoder).bundle.vocoder if options.vocoder else None
     if vocoder is not None:
         vocoder.check(options.recipe.mel)
@@ -107,6 +109,13 @@ def open_bench(experiment: Experiment, options: Options) -> Bench:
         options.batch,
         others,
     )
+
+
+def _require_clips(plan: Plan, features: Features) -> None:
+    """Raise `DataError` unless each set of labels has real clips for its clips to be held against."""
+    for _, labels in dict.fromkeys(group for system in plan.systems for group in system.groups):
+        for split in ("train", "test"):
+            require_comparable(narrowed(features, labels), split)
 
 
 def _sampled(options: Options) -> Recipe:
