@@ -28,7 +28,7 @@ from duovox.classifiers.external import ExternalClassifier
 from duovox.config import to_dict
 from duovox.costs import count_costs, parameters
 from duovox.data import Features, in_order
-from duovox.evaluation.report import Row, evaluate_folder
+from duovox.evaluation.report import Row, Scoring, evaluate_folder
 from duovox.mel import LogMel, scale_mel
 from duovox.model import GuideAt
 from duovox.picture import sheet
@@ -69,7 +69,7 @@ def main(
         voice = Duovox.from_pretrained(folder, trust_code=True)
         facts = figures(voice, data, out / f"{name}.json", limit)
         speak(voice, out / name, n)
-        report = evaluate_folder(out / name, judge, data, fid=fid)
+        report = evaluate_folder(out / name, judge, data, Scoring(fid=fid))
         write_whole(out / f"{name}.md", report.to_markdown().encode(), force=True)
         entries.append(Entry(name, facts, report.rows[0]))
         keep(out / f"{name}.json", facts | {"judged": asdict(report.rows[0]), "judge": report.judge_digest})

@@ -12,8 +12,6 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
@@ -27,7 +25,6 @@ from duovox.contracts import ConfigError, DuovoxError, OutputError
 
 if TYPE_CHECKING:
     from duovox.duovox import Clip, Duovox
-    from duovox.evaluation.report import Report
 
 AudioFormat = Literal["wav", "flac", "ogg"]
 SOUND_SUFFIXES = tuple(f".{name}" for name in get_args(AudioFormat))
@@ -351,7 +348,7 @@ def evaluate(
     _refuse_existing(places, force)
     from duovox.audio import write_whole
     from duovox.evaluation.quality import load_quality
-    from duovox.evaluation.report import evaluate_folder
+    from duovox.evaluation.report import Scoring, evaluate_folder
     from duovox.evaluation.systems import Generation, evaluate_model, open_system
     from duovox.training.start import choose_device
 
@@ -362,22 +359,11 @@ def evaluate(
     system, measure, chosen = open_system(what, recipe, trust_code), load_quality(quality) if quality else None, str(choose_device(device))
     if isinstance(system, Path) and given:
         raise ConfigError(f"{what} is a folder of clips; {', '.join(given)} would be for a model that makes them")
-    score: Callable[..., Report]
+    scoring = Scoring(limit, seed, fid, measure, resamples, command="duovox " + shlex.join(sys.argv[1:]))
     if isinstance(system, Path):
-        score = partial(evaluate_folder, system)
+        report = evaluate_folder(system, judge or packaged, data, scoring, chosen)
     else:
-        score = partial(evaluate_model, system, wanted=wanted, clips=clips, name=Path(what).resolve().name)
-    report = score(
-        judge_path=judge or packaged,
-        features_folder=data,
-        limit=limit,
-        seed=seed,
-        fid=fid,
-        device=chosen,
-        command="duovox " + shlex.join(sys.argv[1:]),
-        quality=measure,
-        resamples=resamples,
-    )
+        report = evaluate_model(system, judge or packaged, data, wanted, clips, scoring, Path(what).resolve().name, chosen)
     for place, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
         write_whole(place, text.encode(), force=force, parents=True)
     print(report.to_markdown())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +20,16 @@ from duovox.evaluation.clips import Clips, read_clips
 from duovox.evaluation.judge import Judge, Scores, build_network
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import reference_scores
-from duovox.evaluation.report import Row, draw, evaluate_folder, label_mix
+from duovox.evaluation.report import Report, Row, Scoring, draw, evaluate_folder, label_mix
 from duovox.evaluation.report import evaluate as evaluate_in_full
 
 LABELS = ("low", "middle", "high")
 PITCHES = (200, 800, 3200)
-evaluate = functools.partial(evaluate_in_full, resamples=2)
+
+
+def evaluate(judge: Judge, clips: Clips, features: Features, cache: Path | None = None, **options: Any) -> Report:
+    """With few resamples; `options` are those of `Scoring`."""
+    return evaluate_in_full(judge, clips, features, Scoring(**{"resamples": 2, **options}), cache=cache)
 
 
 def tones(label: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -189,7 +193,7 @@ def test_a_folder_is_evaluated_from_files_alone(judge: Judge, tmp_path: Path) ->
         write_audio(tmp_path / "words" / LABELS[label[number]] / f"{number}_nohash_0.wav", wave, 16000, parents=True)
     prepare(tmp_path / "words", tmp_path / "features", progress=False)
     judge.save(tmp_path / "judge.safetensors")
-    found = evaluate_folder(tmp_path / "words", tmp_path / "judge.safetensors", tmp_path / "features", fid=False)
+    found = evaluate_folder(tmp_path / "words", tmp_path / "judge.safetensors", tmp_path / "features", Scoring(fid=False))
     assert found.rows[0].n == 24 and found.rows[0].system == "words" and found.judge_digest == judge.digest
     assert len(list((tmp_path / "features" / "reference").iterdir())) == 2
 

@@ -24,6 +24,7 @@ from duovox.config import Recipe, write_recipe
 from duovox.contracts import BundleError, ConfigError, DataError, LabelError, OutputError
 from duovox.evaluation import systems
 from duovox.evaluation.judge import Judge, build_network
+from duovox.evaluation.report import Scoring
 from duovox.evaluation.systems import SETTINGS, Generation, evaluate_model, make_clips, open_system
 
 LABELS = tuple(TONES)
@@ -196,11 +197,11 @@ def test_impossible_requests_are_refused() -> None:
 
 
 def test_a_model_is_scored_beside_real_clips(voice: Duovox, judge_file: Path, tiny_features: Path, tmp_path: Path) -> None:
-    wanted, judge = Generation(n=1, steps=1), judge_file
-    kept = evaluate_model(voice, judge, tiny_features, wanted, tmp_path / "clips", name="tiny", fid=False, resamples=2)
+    wanted, judge, scoring = Generation(n=1, steps=1), judge_file, Scoring(fid=False, resamples=2)
+    kept = evaluate_model(voice, judge, tiny_features, wanted, tmp_path / "clips", scoring, "tiny")
     assert [(row.system, row.n) for row in kept.rows] == [("tiny", 3), ("real train", 3), ("real test", 3)]
     assert kept.rows[0].accuracy is not None and "heun with 1 steps" in kept.to_markdown()
-    passing = evaluate_model(voice, judge, tiny_features, wanted, name="tiny", fid=False, resamples=2)
+    passing = evaluate_model(voice, judge, tiny_features, wanted, None, scoring, "tiny")
     assert passing.rows == kept.rows, "a temporary folder gives the same"
 
 
@@ -211,19 +212,19 @@ def test_everything_is_refused_before_the_first_clip(
     with pytest.raises(DataError, match="FID with this judge needs at least 129 clips, got 6"):
         evaluate_model(voice, judge_file, tiny_features, Generation(n=2))
     with pytest.raises(DataError, match="at least 2 clips are needed, got 1"):
-        evaluate_model(voice, judge_file, tiny_features, Generation(n=2), limit=1, fid=False)
+        evaluate_model(voice, judge_file, tiny_features, Generation(n=2), scoring=Scoring(limit=1, fid=False))
     with pytest.raises(DataError, match=r"nowhere"):
-        evaluate_model(voice, judge_file, tmp_path / "nowhere", fid=False)
+        evaluate_model(voice, judge_file, tmp_path / "nowhere", scoring=Scoring(fid=False))
     other = tmp_path / "other.safetensors"
     Judge("compact", (*LABELS[:2], "seven"), build_network("compact", 3).state_dict()).save(other)
     with pytest.raises(LabelError, match="not trained on mid"):
-        evaluate_model(voice, other, tiny_features, fid=False)
+        evaluate_model(voice, other, tiny_features, scoring=Scoring(fid=False))
 
 
 def test_a_judge_does_not_judge_itself(judge_file: Path, tiny_features: Path) -> None:
     guide = SimpleNamespace(bundle=SimpleNamespace(model=SimpleNamespace(classifier=Judge.load(judge_file).network)))
     with pytest.raises(ConfigError, match="this judge is the classifier that guides"):
-        evaluate_model(guide, judge_file, tiny_features, fid=False)  # type: ignore[arg-type]
+        evaluate_model(guide, judge_file, tiny_features, scoring=Scoring(fid=False))  # type: ignore[arg-type]
 
 
 # the command

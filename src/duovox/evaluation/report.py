@@ -73,6 +73,22 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """How clips are scored.
+
+    `limit` takes that many clips at random, `seed` is that of every random choice; with `fid` false FID is left out and two clips are
+    enough; `quality` adds a column; `resamples` 0 leaves bootstrap intervals out. `command` is quoted in the report.
+    """
+
+    limit: int | None = None
+    seed: int = 0
+    fid: bool = True
+    quality: Quality | None = None
+    resamples: int = RESAMPLES
+    command: str = ""
+
+
+@dataclass(frozen=True)
 class Report:
     """Rows, and everything that a reader needs to get them again."""
 
@@ -127,14 +143,8 @@ def evaluate_folder(
     folder: str | Path,
     judge_path: str | Path,
     features_folder: str | Path,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    fid: bool = True,
+    scoring: Scoring | None = None,
     device: str = "cpu",
-    command: str = "",
-    quality: Quality | None = None,
-    resamples: int = RESAMPLES,
 ) -> Report:
     """Judge a folder of clips (see `read_clips`) beside the real ones of a feature folder; the reference is cached there.
 
@@ -143,52 +153,33 @@ def evaluate_folder(
     judge = Judge.load(judge_path).to(device)
     features = open_features(features_folder)
     clips = read_clips(folder, judge.labels)
-    name, cache = Path(folder).resolve().name, Path(features_folder) / "reference"
-    return evaluate(
-        judge,
-        clips,
-        features,
-        name=name,
-        limit=limit,
-        seed=seed,
-        fid=fid,
-        cache=cache,
-        command=command,
-        quality=quality,
-        resamples=resamples,
-    )
+    return evaluate(judge, clips, features, scoring, Path(folder).resolve().name, Path(features_folder) / "reference")
 
 
 def evaluate(
     judge: Judge,
     clips: Clips,
     features: Features,
-    *,
+    scoring: Scoring | None = None,
     name: str = "system",
-    limit: int | None = None,
-    seed: int = 0,
-    fid: bool = True,
     cache: Path | None = None,
-    command: str = "",
-    quality: Quality | None = None,
-    resamples: int = RESAMPLES,
 ) -> Report:
     """Judge clips, and real train and test clips beside them: as many of each label, or of the train split's mix without labels.
 
-    Only as many real clips can be taken as there are; each row has its n. `limit` takes that many clips at random. `cache` is
-    a folder that keeps the judge's scores of the real clips. `quality` adds a column; `resamples` 0 leaves bootstrap intervals out.
-    Raises `LabelError` for a judge that was trained on other labels, and `DataError` for fewer clips than the figures need; with
-    `fid` false FID is left out and two clips are enough.
+    Only as many real clips can be taken as there are; each row has its n. `name` is the row's of the clips, `cache` a folder that
+    keeps the judge's scores of the real ones. Raises `LabelError` for a judge that was trained on other labels, and `DataError` for
+    fewer clips than the figures need.
     """
+    scoring = scoring or Scoring()
     judge.require(features.labels)
     judge.require(label for label in clips.labels if label is not None)
     if len(clips.labels) != len(clips.waves):
         raise ShapeError(f"{len(clips.waves)} clips cannot have {len(clips.labels)} labels")
-    rng = np.random.default_rng(seed)
-    chosen = np.sort(rng.permutation(len(clips.waves))[:limit])
+    rng = np.random.default_rng(scoring.seed)
+    chosen = np.sort(rng.permutation(len(clips.waves))[: scoring.limit])
     train, test = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
-    require_enough(len(chosen), train.features.shape[1], fid)
-    figures = _Figures(judge.labels, Reference.fit(train, seed), seed, fid, resamples, quality)
+    require_enough(len(chosen), train.features.shape[1], scoring.fid)
+    figures = _Figures(judge.labels, Reference.fit(train, scoring.seed), scoring)
     index = np.array([judge.labels.index(label) for label in features.labels])
     said = {split: index[features.label[features.indices(split)]] for split in ("train", "test")}
     meant = np.array([-1 if clips.labels[i] is None else judge.labels.index(str(clips.labels[i])) for i in chosen])
@@ -200,9 +191,9 @@ def evaluate(
         rows.append(figures.row(f"real {split}", _pick(scores, picked), waves, said[split][picked], itself))
     unlabelled = int((meant < 0).sum())
     notes = clips.notes + ((f"{unlabelled} clips have no label, accuracy is that of the others",) if 0 < unlabelled < len(chosen) else ())
-    named = (quality.name, quality.about) if quality else ("", "")
+    named = (scoring.quality.name, scoring.quality.about) if scoring.quality else ("", "")
     origin = (judge.kind, judge.digest, features.digest, len(train.features))
-    return Report(tuple(rows), *origin, seed, notes, _versions(), command, *named)
+    return Report(tuple(rows), *origin, scoring.seed, notes, _versions(), scoring.command, *named)
 
 
 def label_mix(meant: NDArray[np.int64], train: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
@@ -229,10 +220,7 @@ class _Figures:
 
     labels: Sequence[str]
     reference: Reference
-    seed: int
-    fid: bool
-    resamples: int
-    quality: Quality | None
+    scoring: Scoring
 
     def row(
         self,
@@ -252,8 +240,8 @@ class _Figures:
             system=system,
             n=len(p),
             fid=self._fid(x) if self._enough(len(p), x) else None,
-            inception=metrics.inception_score(p, self.seed),
-            modified_inception=metrics.modified_inception_score(p, self.seed),
+            inception=metrics.inception_score(p, self.scoring.seed),
+            modified_inception=metrics.modified_inception_score(p, self.scoring.seed),
             am=metrics.am_score(p, train.probabilities),
             accuracy=metrics.label_accuracy(p[known], meant[known]) if len(known) else None,
             accuracy_interval=metrics.wilson_interval(int(right.sum()), len(known)) if len(known) else None,
@@ -268,21 +256,21 @@ class _Figures:
 
     def _with_scatter(self, row: Row, scores: Scores) -> Row:
         """NDB, and how far the figures would scatter in another sample of as many clips."""
-        p, x, bins = scores.probabilities, scores.features, self.reference.bins
+        p, x, bins, seed = scores.probabilities, scores.features, self.reference.bins, self.scoring.seed
         mean_train = np.asarray(self.reference.scores.probabilities, np.float64).mean(axis=0, keepdims=True)
         return replace(
             row,
-            fid_deviation=metrics.halves_deviation(x, self._fid, self.seed) if self._enough(len(p) // 2, x) else None,
+            fid_deviation=metrics.halves_deviation(x, self._fid, seed) if self._enough(len(p) // 2, x) else None,
             ndb=different_bins(bins, x) if bins and enough_for_bins(len(p)) else None,
-            inception_interval=self._interval(p, partial(metrics.inception_score, seed=self.seed), FEWEST_TO_RESAMPLE),
-            modified_inception_interval=self._interval(p, partial(metrics.modified_inception_score, seed=self.seed), FEWEST_TO_RESAMPLE),
+            inception_interval=self._interval(p, partial(metrics.inception_score, seed=seed), FEWEST_TO_RESAMPLE),
+            modified_inception_interval=self._interval(p, partial(metrics.modified_inception_score, seed=seed), FEWEST_TO_RESAMPLE),
             am_interval=self._interval(p, partial(metrics.am_score, train_probabilities=mean_train), FEWEST_TO_RESAMPLE),
         )
 
     def _with_quality(self, row: Row, waves: NDArray[np.generic]) -> Row:
-        if self.quality is None:
+        if self.scoring.quality is None:
             return row
-        values = self.quality.score(np.stack([fit_length(wave, CLIP_SAMPLES) for wave in as_floats(waves).numpy()]))
+        values = self.scoring.quality.score(np.stack([fit_length(wave, CLIP_SAMPLES) for wave in as_floats(waves).numpy()]))
         return replace(row, quality=float(values.mean()), quality_interval=self._interval(values, metrics.mean))
 
     def _fid(self, features: NDArray[np.floating[Any]]) -> float:
@@ -290,12 +278,12 @@ class _Figures:
 
     def _enough(self, clips: int, features: NDArray[np.floating[Any]]) -> bool:
         """Whether FID is wanted and can be had from so many clips."""
-        return self.fid and clips > features.shape[1]
+        return self.scoring.fid and clips > features.shape[1]
 
     def _interval(self, values: NDArray[Any], statistic: Callable[[NDArray[Any]], float], fewest: int = 1) -> Interval | None:
-        if self.resamples < 1 or len(values) < fewest:
+        if self.scoring.resamples < 1 or len(values) < fewest:
             return None
-        return metrics.bootstrap_interval(values, statistic, repeats=self.resamples, seed=self.seed)
+        return metrics.bootstrap_interval(values, statistic, repeats=self.scoring.resamples, seed=self.scoring.seed)
 
 
 def _named(labels: Sequence[str], counts: NDArray[np.int64]) -> dict[str, int]:

@@ -25,9 +25,8 @@ from duovox.data import open_features
 from duovox.duovox import Duovox, locate
 from duovox.evaluation.clips import Clips, read_files
 from duovox.evaluation.judge import Judge
-from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import reference_scores
-from duovox.evaluation.report import RESAMPLES, Report, evaluate, require_enough
+from duovox.evaluation.report import Report, Scoring, evaluate, require_enough
 from duovox.training.assemble import assemble
 from duovox.training.loop import differences
 
@@ -88,43 +87,25 @@ def evaluate_model(
     features_folder: str | Path,
     wanted: Generation | None = None,
     clips: Path | None = None,
-    *,
+    scoring: Scoring | None = None,
     name: str = "model",
-    limit: int | None = None,
-    seed: int = 0,
-    fid: bool = True,
     device: str = "cpu",
-    command: str = "",
-    quality: Quality | None = None,
-    resamples: int = RESAMPLES,
 ) -> Report:
     """Make a model's clips in the folder `clips` (a temporary one if left out), or go on with those there, and judge them.
 
     Everything that can be refused is refused before the first clip is made: beside what `evaluate` raises, a judge that is the
     guiding classifier (`ConfigError`), and a folder that holds anything else (`OutputError`).
     """
-    wanted, cache = wanted or Generation(), Path(features_folder) / "reference"
+    wanted, scoring, cache = wanted or Generation(), scoring or Scoring(), Path(features_folder) / "reference"
     judge, features = Judge.load(judge_path).to(device), open_features(features_folder)
     judge.refuse_guide(voice.bundle.model.classifier)
     judge.require([*features.labels, *voice.labels])
     train, _ = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
     count = wanted.n * len(voice.labels)
-    require_enough(count if limit is None else min(limit, count), train.features.shape[1], fid)
+    require_enough(count if scoring.limit is None else min(scoring.limit, count), train.features.shape[1], scoring.fid)
     with tempfile.TemporaryDirectory(prefix="duovox-") if clips is None else nullcontext(clips) as folder:
         found = make_clips(voice.to(device), Path(folder), wanted)
-    return evaluate(
-        judge,
-        found,
-        features,
-        name=name,
-        limit=limit,
-        seed=seed,
-        fid=fid,
-        cache=cache,
-        command=command,
-        quality=quality,
-        resamples=resamples,
-    )
+    return evaluate(judge, found, features, scoring, name, cache)
 
 
 def make_clips(voice: Duovox, folder: Path, wanted: Generation) -> Clips:

@@ -33,7 +33,7 @@ from duovox.evaluation.judge import Judge
 from duovox.evaluation.metrics import fit_gaussian, frechet_distance
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import reference_scores
-from duovox.evaluation.report import evaluate
+from duovox.evaluation.report import Scoring, evaluate
 from duovox.evaluation.systems import Generation, make_clips
 from duovox.experiments.plan import Plan, System, Trial
 from duovox.experiments.records import Result, SystemCosts
@@ -251,16 +251,8 @@ class Bench:
 
     def _score(self, trial: Trial, clips: Clips, labels: tuple[str, ...]) -> list[dict[str, Any]]:
         """The row of some clips, and those of real ones of the same labels. FID needs more clips than the judge has features."""
-        report = evaluate(
-            self.judge,
-            clips,
-            narrowed(self.features, labels),
-            name=trial.system,
-            fid=self.fid and len(clips.labels) > self.judge_features,
-            cache=self.data / "reference",
-            quality=self.quality,
-            resamples=0,
-        )
+        scoring = Scoring(fid=self.fid and len(clips.labels) > self.judge_features, quality=self.quality, resamples=0)
+        report = evaluate(self.judge, clips, narrowed(self.features, labels), scoring, trial.system, self.data / "reference")
         return [asdict(row) for row in report.rows]
 
     def _shifted_fid(self, system: System, clips: Clips) -> float | None:
