@@ -172,10 +172,6 @@ def test_guidance_that_runs_off_is_a_result(options: Options, table1: Finished, 
     assert "No clips: unet, gamma 3: ran off to no sound." in finished.page.read_text()
 
 
-def test_the_machine_is_a_class_of_machines() -> None:
-    assert "torch" in runner.machine(torch.device("cpu")) and "cores" in runner.machine(torch.device("cpu"))
-
-
 def test_the_command(options: Options, table1: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "tiny.toml").write_text(write_recipe(options.recipe))
     words = ["experiment", "table1", "--recipe", tmp_path / "tiny.toml", "--data", options.data, "--out", options.out]

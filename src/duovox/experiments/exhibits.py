@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from duovox.audio import fit_length, read_audio, write_audio, write_whole
 from duovox.data.features import FULL_SCALE
 from duovox.experiments.plan import GUIDED, Condition, Trial
-from duovox.experiments.records import Result
-from duovox.experiments.runner import Bench, group_name
+from duovox.experiments.records import Result, group_name
+from duovox.experiments.runner import Bench
 from duovox.mel import LogMel
 from duovox.picture import sheet
 

@@ -24,7 +24,8 @@ from duovox.contracts import ConfigError
 from duovox.data.features import FULL_SCALE, features_of
 from duovox.data.noisy import Backgrounds, noisy_waves, read_backgrounds
 from duovox.evaluation.metrics import auroc, wilson_interval
-from duovox.experiments.runner import Bench, digest_of
+from duovox.experiments.provenance import digest_of
+from duovox.experiments.runner import Bench
 from duovox.mel import LogMel, scale_mel
 from duovox.model import AnyClassifier
 from duovox.training.start import load_classifier, scale_of_data
@@ -135,7 +136,7 @@ def _chunks(waves: NDArray[np.int16], indices: NDArray[np.int64]) -> Iterator[ND
 
 def _key(bench: Bench, backgrounds: Backgrounds) -> str:
     weights = bench.classifier_folder(bench.plan.systems[0]) / "weights.safetensors"
-    parts = [digest_of(weights, weights.stat().st_mtime_ns), bench.judge.digest, bench.features.digest]
+    parts = [digest_of(weights), bench.judge.digest, bench.features.digest]
     parts += [bench.other_features["words"].digest, backgrounds.digest, list(SNRS)]  # type: ignore[list-item]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 

@@ -17,10 +17,12 @@ import duovox
 from duovox.audio import write_whole
 from duovox.experiments.claims import ENOUGH_ACCURACY, RULES, Claim, recommended, regimes_claims, table1_claims
 from duovox.experiments.exhibits import plot_curves, write_sheet, write_sounds
+from duovox.experiments.findings import Findings, gather
 from duovox.experiments.hearing import Heard
 from duovox.experiments.plan import TRAIN_SNR, System
+from duovox.experiments.provenance import digest_of, machines
 from duovox.experiments.records import Result
-from duovox.experiments.runner import Bench, digest_of, machines
+from duovox.experiments.runner import Bench
 from duovox.experiments.tables import cells, heads, hearing_table, results_notes, results_table, spread_text
 from duovox.training.start import read_weights
 
@@ -49,16 +51,16 @@ def write_page(bench: Bench, words: Sequence[str], folder: Path, heard: Sequence
     """Write page, JSON and exhibits of all that is known so far into `folder`; `words` are the command's, without paths; `heard` is how
     the classifier takes other data. Gives the page's path."""
     name = bench.plan.experiment
-    results = bench.results()
-    exhibits = _exhibit(bench, results, folder)
-    claims = claims_of(bench, results)
-    write_whole(folder / f"{name}.json", _as_json(bench, results, claims, words, heard).encode(), force=True, parents=True)
+    found = gather(bench)
+    exhibits = _exhibit(bench, found.results, folder)
+    claims = claims_of(bench, found)
+    write_whole(folder / f"{name}.json", _as_json(bench, found, claims, words, heard).encode(), force=True, parents=True)
     sections = [
         [f"# {_TITLES[name]}", "", f"Command: `{shlex.join(words)}`", "", *_budget(bench)],
         _left(bench),
-        ["## Results", "", *results_table(bench, results), "", results_notes(bench)],
+        ["## Results", "", *results_table(bench, found), "", results_notes(bench, found)],
         ["## The classifier on other data", "", *hearing_table(heard)] if heard else [],
-        _answers(claims) + _recommendation(bench, results),
+        _answers(claims) + _recommendation(bench, found.results),
         ["## Systems", "", *_systems(bench, words)],
         _shown(exhibits),
         ["## Sources", "", *_sources(bench)],
@@ -68,11 +70,11 @@ def write_page(bench: Bench, words: Sequence[str], folder: Path, heard: Sequence
     return folder / f"{name}.md"
 
 
-def claims_of(bench: Bench, results: Sequence[Result]) -> tuple[Claim, ...]:
+def claims_of(bench: Bench, found: Findings) -> tuple[Claim, ...]:
     """The claims that an experiment answers."""
     if bench.plan.experiment == "table1":
-        return table1_claims(results, bench.costs)
-    return regimes_claims(results) if bench.plan.experiment == "regimes" else ()
+        return table1_claims(found.results, found.costs)
+    return regimes_claims(found.results) if bench.plan.experiment == "regimes" else ()
 
 
 def _exhibit(bench: Bench, results: Sequence[Result], folder: Path) -> Exhibits:
@@ -156,7 +158,7 @@ def _facts(bench: Bench, system: System, words: Sequence[str]) -> dict[str, Any]
     if path.is_file():
         run, _ = read_weights(folder)
         facts |= {"updates": run["step"], "samples": run["step"] * system.recipe.train_subnet.batch, "seconds": run["seconds"]}
-        facts |= {"clips": run["clips"], "classifier": run["classifier"], "weights": digest_of(path, path.stat().st_mtime_ns)}
+        facts |= {"clips": run["clips"], "classifier": run["classifier"], "weights": digest_of(path)}
         facts["machines"] = machines(folder.parent / "subnet_machines.json")
     return facts
 
@@ -193,7 +195,7 @@ def _classifiers(bench: Bench) -> list[str]:
         if path.is_file() and path not in lines:
             run, _ = read_weights(path.parent)
             kind = "Random classifier" if system.random_classifier else "Classifier"
-            digest = digest_of(path, path.stat().st_mtime_ns)
+            digest = digest_of(path)
             lines[path] = f"{kind}: {run['step']} updates, {run['seconds']} s of training, digest `{digest[:16]}`."
     return list(lines.values())
 
@@ -209,7 +211,7 @@ def _shown(exhibits: Exhibits) -> list[str]:
     return ["## To see and hear", "", *lines] if lines else []
 
 
-def _as_json(bench: Bench, results: Sequence[Result], claims: Sequence[Claim], words: Sequence[str], heard: Sequence[Heard] | None) -> str:
+def _as_json(bench: Bench, findings: Findings, claims: Sequence[Claim], words: Sequence[str], heard: Sequence[Heard] | None) -> str:
     """Everything, unrounded."""
     plan = bench.plan
     found = {
@@ -222,10 +224,10 @@ def _as_json(bench: Bench, results: Sequence[Result], claims: Sequence[Claim], w
         "data": bench.features.digest,
         "vocoder": bench.vocoder_digest,
         "systems": system_facts(bench, words),
-        "costs": {kind: asdict(costs) for kind, costs in bench.costs.items()},
-        "results": [asdict(r) | {"condition": str(r.condition), "accuracy_interval": r.accuracy_interval} for r in results],
-        "real": bench.real(),
-        "failures": bench.failures(),
+        "costs": {kind: asdict(costs) for kind, costs in findings.costs.items()},
+        "results": [asdict(r) | {"condition": str(r.condition), "accuracy_interval": r.accuracy_interval} for r in findings.results],
+        "real": findings.real,
+        "failures": findings.failures,
         "heard": [asdict(row) for row in heard or ()],
         "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims],
     }

@@ -1,5 +1,5 @@
-"""What an experiment has found so far: figures of every trial, gathered over the sampling seeds. Takes JSON rows of the `runner`,
-gives `Result`s to `claims` and `page`. Pure.
+"""What an experiment has found so far: figures of every trial, gathered over the sampling seeds. Takes JSON rows of the
+`runner`, gives `Result`s to `findings`, `claims` and `page`. Pure.
 """
 
 from __future__ import annotations
@@ -72,6 +72,11 @@ class Result:
         accuracy = self.accuracy
         total = sum(int(row["n"]) for row in self.rows)
         return wilson_interval(round(accuracy.mean * total), total) if accuracy else None
+
+
+def group_name(regime: str, group: str) -> str:
+    """How a set of labels is called on the page."""
+    return f"{regime}, {group}" if regime else group
 
 
 @dataclass(frozen=True)

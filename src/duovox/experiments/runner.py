@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,6 @@ from duovox.audio import write_whole
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import Recipe, SampleConfig, to_dict
 from duovox.contracts import GenerationError, TrainingError
-from duovox.costs import count_costs
 from duovox.data import Features, narrowed, open_features
 from duovox.duovox import Duovox
 from duovox.evaluation.clips import Clips, narrowed_clips
@@ -36,8 +32,7 @@ from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Scoring, evaluate
 from duovox.evaluation.systems import Generation, make_clips
 from duovox.experiments.plan import Plan, System, Trial
-from duovox.experiments.records import Result, SystemCosts
-from duovox.model import build_classifier, build_model
+from duovox.experiments.provenance import digest_of, note_machine
 from duovox.training.assemble import assemble
 from duovox.training.loop import differences
 from duovox.training.start import DeviceName, Part, Precision, choose_autocast, choose_device, read_weights, recipe_of_part, start_training
@@ -194,7 +189,7 @@ class Bench:
             return None
         shifted = {"shifted": self.seen_by(system).digest} if system.shift else {}
         return shifted | {
-            "weights": [digest_of(path, path.stat().st_mtime_ns) for path in weights],
+            "weights": [digest_of(path) for path in weights],
             "vocoder": self.vocoder_digest,
             "sample": to_dict(sample_of(system.recipe, trial)),
             "unconditional": trial.condition.gamma is None,
@@ -267,41 +262,6 @@ class Bench:
         """How many features the judge has."""
         return int(self.judge.score(np.zeros((1, 16000), np.float32)).features.shape[1])
 
-    # results
-
-    def failures(self) -> list[str]:
-        """The trials that gave no sound, and why."""
-        records = {trial: self.record(trial) for trial in self.plan.trials}
-        return [f"{trial.system}, {trial.condition}: {found['failed']}" for trial, found in records.items() if found and "failed" in found]
-
-    def results(self) -> list[Result]:
-        """All that is known, in the plan's order."""
-        found = []
-        for system in self.plan.systems:
-            records = {trial: self.record(trial) for trial in self.trials(system)}
-            records = {trial: record for trial, record in records.items() if record and "groups" in record}
-            for condition in self.plan.conditions(system.name):
-                known = [record for trial, record in records.items() if record and trial.condition == condition]
-                for name, _ in system.groups if known else ():
-                    rows = tuple(record["groups"][name][0] | {"shifted_fid": record.get("shifted_fid")} for record in known)
-                    found.append(Result(system.name, system.kind, system.regime, condition, name, rows))
-        return found
-
-    def real(self) -> dict[str, list[dict[str, Any]]]:
-        """The rows of real clips, for each regime and group the last trial's (a guided one, so labels are as many each)."""
-        rows: dict[str, list[dict[str, Any]]] = {}
-        for trial in self.plan.trials:
-            system, record = self.plan.system(trial.system), self.record(trial)
-            if record and "groups" in record and trial.condition.gamma is not None:
-                rows |= {group_name(system.regime, name): record["groups"][name][1:] for name, _ in system.groups}
-        return rows
-
-    @cached_property
-    def costs(self) -> dict[str, SystemCosts]:
-        """Of each kind of system."""
-        recipes = {system.kind: system.recipe for system in self.plan.systems}
-        return {kind: costs_of(recipe, len(self.plan.labels)) for kind, recipe in recipes.items()}
-
 
 def sample_of(recipe: Recipe, trial: Trial) -> SampleConfig:
     """The recipe's sampling with a trial's guidance."""
@@ -310,48 +270,6 @@ def sample_of(recipe: Recipe, trial: Trial) -> SampleConfig:
     return replace(recipe.sample, gamma=gamma, guidance_low=condition.low, guidance_high=condition.high, schedule=condition.schedule)
 
 
-def group_name(regime: str, group: str) -> str:
-    """How a set of labels is called on the page."""
-    return f"{regime}, {group}" if regime else group
-
-
-def costs_of(recipe: Recipe, labels: int) -> SystemCosts:
-    """Counted on fresh weights. An unguided U-Net runs without the classifier."""
-    counted = count_costs(build_model(recipe, build_classifier(recipe, labels)), recipe.sample.guide_at)
-    both = (counted.classifier_parameters + counted.subnet_parameters) / 1e6
-    trained = counted.subnet_parameters / 1e6
-    free = trained if recipe.score_model == "unet" else both
-    return SystemCosts(trained, free, both, counted.unconditional_gmacs, counted.guided_gmacs)
-
-
-@cache
-def digest_of(path: Path, _modified: int) -> str:
-    """SHA-256 of a file, computed once for each time of its last change."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def record_file(clips: Path) -> Path:
     """Where the figures of a folder of clips lie: beside it (its name may hold dots)."""
     return clips.with_name(clips.name + ".json")
-
-
-def machine(device: torch.device) -> str:
-    """The class of machine this is: processor, cores, torch, and the accelerator if it computes; no names of hosts."""
-    info, processor = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
-    accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{accelerator}, torch {torch.__version__}"
-
-
-def note_machine(path: Path, device: torch.device) -> None:
-    """Add this machine to those that a part was trained on."""
-    known = machines(path)
-    if machine(device) not in known:
-        write_whole(path, json.dumps([*known, machine(device)]).encode(), force=True, parents=True)
-
-
-def machines(path: Path) -> list[str]:
-    """The machines noted in a file."""
-    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []

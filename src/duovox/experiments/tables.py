@@ -1,30 +1,31 @@
-"""The tables of a results page: takes a bench, its results and what `hearing` found, gives Markdown lines to `page`."""
+"""The tables of a results page: takes a bench, its findings and what `hearing` found, gives Markdown lines to `page`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from duovox.experiments.findings import Findings
 from duovox.experiments.hearing import Heard
-from duovox.experiments.records import Result, Spread, SystemCosts
-from duovox.experiments.runner import Bench, group_name
+from duovox.experiments.records import Result, Spread, SystemCosts, group_name
+from duovox.experiments.runner import Bench
 
 _HEADS = ("clips", "params M (trained)", "GMACs", "n", "FID", "IS", "mIS", "AM", "NDB", "label accuracy (95 %)", "nearest own")
 _DIGITS = {"fid": 3, "inception": 2, "modified_inception": 1, "am": 3, "ndb": 2}
 
 
-def results_table(bench: Bench, results: Sequence[Result]) -> list[str]:
+def results_table(bench: Bench, found: Findings) -> list[str]:
     """One row for each result; the real clips of the same labels follow. Quality and the FID of shifted data have columns where they
     were measured."""
     further = {bench.quality.name: "quality"} if bench.quality else {}
     further |= {"FID to the data it saw": "shifted_fid"} if bench.others else {}
     lines = [*heads(*_HEADS, *further, "seeds")]
-    for result in results:
-        sizes = _sizes(result, bench.costs[result.kind])
+    for result in found.results:
+        sizes = _sizes(result, found.costs[result.kind])
         lines.append(cells([_name(result), *sizes, *_figures(result, further.values()), _seeds(bench, result)]))
-    for place, rows in bench.real().items():
+    for place, rows in found.real.items():
         for row in rows:
             name = group_name(place if place != "all" else "", row["system"])
-            known = Result(name, "", "", results[0].condition, "", ({**row, "shifted_fid": None},))
+            known = Result(name, "", "", found.results[0].condition, "", ({**row, "shifted_fid": None},))
             lines.append(cells([name, "-", "-", *_figures(known, further.values()), "-"]))
     return lines
 
@@ -54,9 +55,9 @@ def _seeds(bench: Bench, result: Result) -> str:
     return ", ".join(f"{trial.first_seed} - {trial.first_seed + count - 1}" for trial in trials)
 
 
-def results_notes(bench: Bench) -> str:
+def results_notes(bench: Bench, found: Findings) -> str:
     """What the columns mean, and the trials that gave no clips."""
-    failures = "".join(f" No clips: {failure}." for failure in bench.failures())
+    failures = "".join(f" No clips: {failure}." for failure in found.failures)
     shifted = " The last FID is against the train clips that the score model saw." if bench.others else ""
     return (
         "Mean, and in brackets the range, over the sets of sampling seeds; accuracy has Wilson's interval of all sets together. Params: "
