@@ -108,5 +108,8 @@ def test_what_cannot_be_planned(tiny_recipe: Recipe) -> None:
     for wrong in ({"n": 0}, {"draws": 0}, {"updates": 0}):
         with pytest.raises(ConfigError, match="at least 1"):
             make_plan("table1", tiny_recipe, ("a", "b"), **wrong)
+    with pytest.raises(ConfigError, match="1 clips a label are too few: each set that is scored needs two clips"):
+        make_plan("regimes", tiny_recipe, ("a", "b", "c"), n=1)
+    assert make_plan("table1", tiny_recipe, ("a", "b", "c"), n=1).n == 1
     with pytest.raises(ConfigError, match="no system 'wavenet'; it has unet, subnet_logsumexp"):
         make_plan("table1", tiny_recipe, ("a", "b")).system("wavenet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -198,8 +199,9 @@ def test_a_second_call_does_nothing(options: Options, shift: Finished, monkeypat
     before, page = work(options.out), story(shift)
     for module, name in ((runner, "start_training"), (runner, "make_clips"), (runner, "evaluate"), (hearing, "_measure")):
         monkeypatch.setattr(module, name, None)
-    assert run_experiment("shift", options) == shift
-    assert work(options.out) == before and story(shift) == page
+    for budget in (math.inf, 0.0):
+        assert run_experiment("shift", replace(options, time_budget=budget)) == shift
+        assert work(options.out) == before and story(shift) == page
 
 
 def test_what_was_heard_is_used_again_for_the_same_noise_alone(
@@ -217,6 +219,7 @@ def test_what_was_heard_is_used_again_for_the_same_noise_alone(
     for _ in range(2):
         assert hear(bench, tmp_path / "louder") == known[:1] and len(asked) == 1
     (tmp_path / "out" / "hearing.json").write_text("{")
+    assert hear(bench, tmp_path / "louder", measure=False) is None and len(asked) == 1
     assert hear(bench, tmp_path / "louder") == known[:1] and len(asked) == 2
     assert hear(open_bench("shift", replace(options, out=tmp_path / "new", classifier=None)), options.noise or Path()) is None
 

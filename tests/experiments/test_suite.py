@@ -14,7 +14,7 @@ from conftest import TONES
 
 from duovox import cli
 from duovox.config import Recipe, UNetConfig, write_recipe
-from duovox.contracts import ConfigError, GenerationError, LabelError, OutputError, TrainingError
+from duovox.contracts import ConfigError, DataError, GenerationError, LabelError, OutputError, TrainingError
 from duovox.duovox import Duovox
 from duovox.evaluation.judge import Judge, build_network
 from duovox.evaluation.systems import claimed
@@ -155,6 +155,22 @@ def test_a_folder_of_another_recipe_is_refused_by_name(options: Options, table1:
 def test_a_judge_of_other_labels_is_refused_before_anything_is_made(options: Options, tmp_path: Path) -> None:
     with pytest.raises(LabelError):
         run_experiment("table1", replace(options, judge=None, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_data_with_nothing_to_compare_with_is_refused_before_anything_is_made(options: Options, tmp_path: Path) -> None:
+    """For table 1 the test split is enough; regimes need test clips of the seen labels and of the unseen ones."""
+    data = Path(shutil.copytree(options.data, tmp_path / "data"))
+    facts = json.loads((data / "manifest.json").read_text())
+    held = [split == "test" and label == 0 for label, split in zip(facts["clip_labels"], facts["splits"], strict=True)]
+    facts["splits"] = ["validation" if here else split for here, split in zip(held, facts["splits"], strict=True)]
+    (data / "manifest.json").write_text(json.dumps(facts))
+    assert open_bench("table1", replace(options, data=data)).plan.experiment == "table1"
+    with pytest.raises(DataError, match="the test split of these features has 0 clips"):
+        run_experiment("regimes", replace(options, data=data, out=tmp_path / "out"))
+    (data / "manifest.json").write_text(json.dumps(facts | {"splits": ["train"] * len(facts["splits"])}))
+    with pytest.raises(DataError, match="the test split of these features has 0 clips"):
+        run_experiment("table1", replace(options, data=data, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

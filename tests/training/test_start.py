@@ -16,7 +16,7 @@ from duovox.audio import write_audio
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import MelConfig, Recipe, SeenConfig, TrainConfig, UNetConfig
 from duovox.contracts import NO_LABEL, BundleError, DataError, TrainingError
-from duovox.data import Features, Statistics, open_features, prepare, relabelled, restricted, which_split
+from duovox.data import Features, Statistics, narrowed, open_features, prepare, relabelled, restricted, which_split
 from duovox.model import UNetModel, build_classifier
 from duovox.training import start
 from duovox.training.assemble import assemble
@@ -166,6 +166,16 @@ def test_a_share_of_the_data_is_a_part_of_every_larger_share(features: Features)
     assert (features.split != "unseen").all()  # the features given are left as they are
     with pytest.raises(DataError, match="no label 'loud'"):
         restricted(features, labels=("loud",))
+
+
+def test_narrowed_features_hold_some_labels_alone_under_a_digest_of_their_own(features: Features) -> None:
+    assert narrowed(features, ()) is features
+    found = narrowed(features, ("mid", "high"))
+    for split in ("train", "validation", "test"):
+        known = features.indices(split)
+        assert found.indices(split).tolist() == known[features.label[known] != 1].tolist()
+    assert found.digest == narrowed(features, ("high", "mid")).digest != features.digest
+    assert found.labels == features.labels and found.label is features.label
 
 
 # words the classifier does not know

@@ -62,16 +62,16 @@ class _Reading:
     judged: NDArray[np.int64]
 
 
-def hear(bench: Bench, noise: Path) -> list[Heard] | None:
+def hear(bench: Bench, noise: Path, measure: bool = True) -> list[Heard] | None:
     """The rows of clean, noisy and unknown test clips, from the file <out>/hearing.json if they are there; None while there is no
-    trained classifier. `noise` is a folder of noise recordings."""
+    trained classifier, and where they are not there and `measure` is off. `noise` is a folder of noise recordings."""
     if not (bench.classifier_folder(bench.plan.systems[0]) / "weights.safetensors").is_file():
         return None
     mel = bench.features.mel
     backgrounds = read_backgrounds(noise, mel.sample_rate, mel.clip_samples)
     path, key = bench.out / "hearing.json", _key(bench, backgrounds)
     known = _read(path, key)
-    if known is None:
+    if known is None and measure:
         known = _measure(bench, backgrounds)
         write_whole(path, json.dumps({"key": key, "rows": [asdict(row) for row in known]}, indent=1).encode(), force=True)
     return known

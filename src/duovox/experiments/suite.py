@@ -78,7 +78,7 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
         if options.noise is not None and bench.others:
             add_background(options.data, options.noise, bench.others["noise"], TRAIN_SNR)
         bench.run(clock, options.only)
-        heard = hear(bench, options.noise) if options.noise is not None and clock.left > 0 else None
+        heard = hear(bench, options.noise, measure=clock.left > 0) if options.noise is not None else None
         page = write_page(bench, command_words(experiment, options), options.results or options.out / "results", heard)
         return Finished(page, tuple(bench.left()))
 
