@@ -19,10 +19,11 @@ import pytest
 import soundfile
 from conftest import TONES, tone
 
-from duovox import Duovox, audio, cli
+from duovox import Duovox, audio
 from duovox.audio import write_audio
 from duovox.bundle import Bundle, write_bundle
-from duovox.cli import main, parse_seconds
+from duovox.cli import main
+from duovox.commands.options import parse_seconds
 from duovox.config import Recipe, write_recipe
 from duovox.contracts import ConfigError
 
@@ -249,7 +250,7 @@ def test_mistakes_in_generate(
 def test_a_folder_without_permission_is_seen_before_the_work(
     run: Run, here: Path, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli.os, "access", lambda *_: False)  # as for anyone but root
+    monkeypatch.setattr(os, "access", lambda *_: False)  # as for anyone but root
     monkeypatch.setattr(Duovox, "generate", lambda *_, **__: pytest.fail("worked before looking"))
     assert_one_line(run("generate", "low", "--out", "low.wav", "--bundle", bundle_folder), "no permission to write")
     assert contents(here) == {}

@@ -1,0 +1,77 @@
+"""The command `serve`. Takes a bundle; gives an HTTP server."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from duovox.contracts import DuovoxError
+
+if TYPE_CHECKING:
+    from duovox.duovox import Duovox
+
+
+def serve(
+    bundle: str = "sc06",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    trust_code: bool = False,
+    max_batch: int = 16,
+    wait_ms: float = 5,
+    queue: int = 64,
+    timeout: float = 60,
+    token_file: Path | None = None,
+    cors: tuple[str, ...] = (),
+    max_upload_mb: float = 5,
+    max_upload_seconds: float = 30,
+) -> None:
+    """Serve a page to speak and listen with, and the HTTP API behind it (see /docs there). Ctrl-C or SIGTERM ends it.
+
+    Args:
+        bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        host: Address to listen on; 0.0.0.0 is every address of this machine.
+        port: Port to listen on; 0 takes a free one.
+        device: Where to compute; auto takes CUDA where there is one.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        max_batch: Clips computed at once.
+        wait_ms: How long the first clip of a batch waits for others.
+        queue: With so many clips waiting, further requests are turned away (429).
+        timeout: Seconds until a request is given up (504).
+        token_file: A file with a token that requests to /v1 and /metrics must then bring (Authorization: Bearer ...).
+        cors: Origins of other pages that may use the API, as https://example.org.
+        max_upload_mb: Largest sound file that may be sent.
+        max_upload_seconds: Longest sound that may be sent.
+    """
+    _require_extra("serve", ("fastapi", "uvicorn", "python_multipart", "prometheus_client"))
+    from duovox.serve.run import serve as run_server
+    from duovox.serve.settings import ServeConfig, read_token
+
+    config = ServeConfig(
+        bundle=bundle,
+        host=host,
+        port=port,
+        max_batch=max_batch,
+        wait_seconds=wait_ms / 1000,
+        queue=queue,
+        timeout=timeout,
+        token=read_token(token_file) if token_file else None,
+        cors=cors,
+        upload_bytes=int(max_upload_mb * 2**20),
+        upload_seconds=max_upload_seconds,
+    )
+
+    def load() -> Duovox:
+        from duovox.duovox import Duovox
+        from duovox.training.start import choose_device
+
+        return Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
+
+    run_server(load, config)
+
+
+def _require_extra(extra: str, parts: tuple[str, ...]) -> None:
+    missing = [part for part in parts if find_spec(part) is None]
+    if missing:
+        raise DuovoxError(f"{', '.join(missing)} not installed: pip install 'duovox[{extra}]'")

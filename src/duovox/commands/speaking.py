@@ -1,0 +1,174 @@
+"""The commands that speak and listen: `generate`, `classify`. Take a bundle; give sound files, and what is heard in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+from tyro.conf import Positional, arg
+
+from duovox import __version__
+from duovox.commands.options import refuse_existing
+from duovox.config import to_dict
+from duovox.contracts import DuovoxError, OutputError
+
+if TYPE_CHECKING:
+    from duovox.duovox import Clip
+
+AudioFormat = Literal["wav", "flac", "ogg"]
+SOUND_SUFFIXES = tuple(f".{name}" for name in get_args(AudioFormat))
+
+
+def generate(
+    label: Positional[str],
+    /,
+    out: Path = Path("."),
+    n: int = 1,
+    seed: int = 0,
+    gamma: float | None = None,
+    steps: int | None = None,
+    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
+    interval: tuple[float, float] | None = None,
+    schedule: Literal["constant", "early", "late"] | None = None,
+    guide_at: Literal["noised", "estimate"] | None = None,
+    vocoder: Literal["neural", "griffin_lim"] | None = None,
+    bundle: str = "sc06",
+    trust_code: bool = False,
+    format: AudioFormat = "wav",
+    spectrogram: bool = False,
+    batch: int = 8,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+    force: bool = False,
+) -> None:
+    """Speak a word.
+
+    Writes each clip with a JSON file beside it that says how it was made (seed, settings, bundle, what the classifier
+    hears in it). Settings left out are the bundle's own.
+
+    Args:
+        label: The word to speak, one of the bundle's labels, or `any` for whatever comes.
+        out: A file name for one clip (its suffix chooses the format), or a folder for clips named <label>_<seed>.
+        n: How many clips; their seeds are seed, seed + 1, ...
+        seed: Seed of the first clip. The same seed and settings give the same clip.
+        gamma: Strength of the guidance towards the label; 0 switches it off.
+        steps: Steps of the sampler.
+        sampler: Which sampler.
+        interval: Guide only at noise levels between these two sigmas.
+        schedule: How the strength of guidance runs: constant, early (fading as the noise goes) or late (growing).
+        guide_at: Where the classifier is asked for the label, at the noised mel or at the estimate of the clean one.
+        vocoder: How the mel becomes sound.
+        bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        format: Format of the clips in a folder.
+        spectrogram: Also write each clip's log-mel as a PNG picture.
+        batch: Clips computed at once; changes speed and memory, not the clips.
+        device: Where to compute.
+        force: Overwrite files that exist.
+    """
+    places = _clip_paths(out, label, seed, n, format)
+    refuse_existing([p.with_suffix(s) for p in places for s in _suffixes(p, spectrogram)], force)
+    from duovox.duovox import Duovox
+    from duovox.training.start import choose_device
+
+    voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
+    wanted = None if label == "any" and label not in voice.labels else label
+    for start in range(0, max(n, 1), max(batch, 1)):
+        count = min(n - start, batch)
+        clips = voice.generate(
+            wanted,
+            count,
+            gamma=gamma,
+            steps=steps,
+            sampler=sampler,
+            interval=interval,
+            schedule=schedule,
+            guide_at=guide_at,
+            seed=seed + start,
+            vocoder=vocoder,
+            batch=batch,
+        )
+        for path, clip in zip(places[start:], clips, strict=False):
+            _write_clip(path, clip, voice.config.digest, spectrogram, force)
+            heard = max(clip.probabilities, key=clip.probabilities.__getitem__)
+            print(f"{path}: {clip.label or 'unconditional'}, seed {clip.seed}, heard as {heard} ({clip.probabilities[heard]:.3f})")
+
+
+def _clip_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat) -> list[Path]:
+    """Where the clips go: `out` itself if it names a sound file, else files in the folder `out`."""
+    if out.suffix and not out.is_dir():
+        if out.suffix.lower() not in SOUND_SUFFIXES:
+            raise OutputError(f"{out}: cannot write {out.suffix}; choose one of {', '.join(SOUND_SUFFIXES)}, or a folder without a dot")
+        if n != 1:
+            raise OutputError(f"{out} is one file, but {n} clips were asked for; give a folder")
+        return [out]
+    return [out / f"{label}_{number}.{format}" for number in range(seed, seed + n)]
+
+
+def _suffixes(path: Path, spectrogram: bool) -> list[str]:
+    return [path.suffix, ".json"] + [".png"] * spectrogram
+
+
+def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: bool) -> None:
+    from duovox.audio import write_audio, write_whole
+    from duovox.picture import sheet
+
+    story = {
+        "label": clip.label,
+        "seed": clip.seed,
+        "settings": to_dict(clip.settings),
+        "vocoder": clip.vocoder,
+        "bundle": digest,
+        "duovox": __version__,
+        "probabilities": {name: round(p, 6) for name, p in clip.probabilities.items()},
+    }
+    write_audio(path, clip.wave, clip.rate, force=force, parents=True)
+    write_whole(path.with_suffix(".json"), (json.dumps(story, indent=2) + "\n").encode(), force=force)
+    if spectrogram:
+        write_whole(path.with_suffix(".png"), sheet([[clip.log_mel]]), force=force)
+
+
+def classify(
+    sounds: Positional[tuple[Path, ...]],
+    /,
+    bundle: str = "sc06",
+    trust_code: bool = False,
+    as_json: Annotated[bool, arg(name="json")] = False,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+) -> None:
+    """Recognise the word in sound files, or in all sound files below a folder.
+
+    Args:
+        sounds: Files (wav, flac, ogg, opus, mp3) or folders. Of a longer sound the loudest second counts.
+        bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        as_json: Print one JSON object with every label's probability per file.
+        device: Where to compute.
+    """
+    from duovox.audio import READABLE
+    from duovox.duovox import Duovox
+    from duovox.training.start import choose_device
+
+    files = [f for s in sounds for f in (_sounds_below(s, READABLE) if s.is_dir() else [s])]
+    if not files:
+        raise DuovoxError(f"no sound files ({', '.join(READABLE)}) in {', '.join(map(str, sounds)) or 'nothing'}")
+    voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
+    results: dict[str, dict[str, float]] = {}
+    failed: list[str] = []
+    for file in files:
+        try:
+            results[str(file)] = voice.classify(file)
+        except DuovoxError as error:
+            failed.append(str(error))
+    if as_json:
+        print(json.dumps(results, indent=2))
+    else:
+        for name, probabilities in results.items():
+            best = sorted(probabilities.items(), key=lambda item: -item[1])[:3]
+            print(f"{name}\t" + "\t".join(f"{label} {p:.3f}" for label, p in best))
+    if failed:
+        raise DuovoxError("\nduovox: ".join(failed))
+
+
+def _sounds_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())

@@ -1,0 +1,122 @@
+"""The commands that make models: `train`, `bundle`, `calibrate`. Take features and runs; give runs and bundles."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from duovox.commands.options import parse_seconds
+from duovox.config import read_recipe
+from duovox.contracts import DuovoxError
+
+
+def train(
+    part: Positional[Literal["classifier", "subnet", "vocoder", "judge"]],
+    /,
+    data: Path,
+    out: Path,
+    recipe: str = "compact",
+    resume: bool = False,
+    time_budget: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    tensorboard: bool = False,
+    on: Path | None = None,
+) -> None:
+    """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>.
+
+    Stops cleanly, with a checkpoint, on Ctrl-C, SIGTERM and at the end of the time budget; --resume goes on.
+
+    Args:
+        part: What to train.
+        data: Feature folder made by `duovox data prepare`.
+        out: Folder for the runs of all parts.
+        recipe: Name of a shipped recipe, or a TOML file.
+        resume: Go on with the run in <out>/<part>/.
+        time_budget: Stop after this long, as 90s, 20m or 1.5h.
+        device: Where to compute; auto takes CUDA where there is one.
+        precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
+        tensorboard: Also log for TensorBoard (extra `tensorboard`).
+        on: Run folder of the classifier that the subnet is trained on; <out>/classifier if left out.
+    """
+    budget = parse_seconds(time_budget) if time_budget else math.inf
+    settings = read_recipe(recipe)
+    from duovox.training.start import start_training
+
+    outcome = start_training(
+        part, settings, data, out, resume=resume, time_budget=budget, device=device, precision=precision, tensorboard=tensorboard, on=on
+    )
+    state = "finished" if outcome.complete else "stopped (go on with --resume)"
+    updates = getattr(settings, f"train_{part}").updates
+    print(f"{part}: {state} at step {outcome.step} of {updates}; weights in {out / part / 'weights.safetensors'}")
+
+
+def bundle(
+    runs: Positional[Path],
+    /,
+    out: Path,
+    recipe: str = "compact",
+    card: Path | None = None,
+    scores: Path | None = None,
+    vocoder: str | None = None,
+    force: bool = False,
+) -> None:
+    """Make a bundle of the runs in a folder: classifier, subnet and, if there is one, vocoder.
+
+    Args:
+        runs: The --out of the trainings.
+        out: The bundle folder to write.
+        recipe: The recipe the parts were trained with; its default sampling settings become the bundle's.
+        card: A Markdown file that becomes the model card.
+        scores: A JSON file of scores to keep in the bundle.
+        vocoder: A bundle (name, folder, hub id) whose vocoder to use where the runs hold none.
+        force: Replace a bundle that is there.
+    """
+    from duovox.bundle import write_bundle
+    from duovox.duovox import Duovox
+    from duovox.training.assemble import assemble
+
+    borrowed = Duovox.from_pretrained(vocoder).bundle.vocoder if vocoder else None
+    figures, text = _read_json(scores) if scores else {}, _read_text(card) if card else ""
+    made = assemble(runs, read_recipe(recipe), figures, text, vocoder=borrowed)
+    config = write_bundle(made, out, force)
+    print(f"{out}: {', '.join(config.labels)}; digest {config.digest[:12]}")
+
+
+def calibrate(
+    bundle: Positional[Path], /, data: Path, out: Path | None = None, limit: int = 256, trust_code: bool = False, force: bool = False
+) -> None:
+    """Fit one temperature a noise level to a bundle's classifier, on the validation split; print what that changes on the test split.
+
+    Args:
+        bundle: A bundle folder; it is changed in place unless --out is given.
+        data: Feature folder made by `duovox data prepare`.
+        out: Write the calibrated bundle here instead.
+        limit: About how many clips of each split to use.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        force: Replace a bundle that is at --out.
+    """
+    from duovox.duovox import Duovox
+    from duovox.training.calibration import levels_table
+
+    voice = Duovox.from_pretrained(bundle, trust_code=trust_code)
+    print(levels_table(voice.calibrate(data, limit)))
+    voice.save_pretrained(out or bundle, force=force or out is None)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DuovoxError(f"cannot read {path}: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_read_text(path)))
+    except (TypeError, ValueError) as error:
+        raise DuovoxError(f"{path} is not a JSON object: {error}") from None
