@@ -236,8 +236,8 @@ class Duovox:
     ) -> list[Clip]:
         log_mels = self.log_mels(mels)
         waves = self.vocode(log_mels, vocoder)
-        rate, heard = self.config.recipe.mel.sample_rate, self._hear(waves)
-        parts = zip(waves.cpu().numpy(), log_mels[:, 0].cpu().numpy(), labels, seeds, heard, strict=True)
+        rate = self.config.recipe.mel.sample_rate
+        parts = zip(waves.cpu().numpy(), log_mels[:, 0].cpu().numpy(), labels, seeds, self._hear(waves), strict=True)
         return [Clip(wave, rate, log_mel, label, seed, settings, vocoder, heard) for wave, log_mel, label, seed, heard in parts]
 
     def log_mels(self, mels: Tensor) -> Tensor:

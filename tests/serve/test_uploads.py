@@ -25,7 +25,7 @@ from duovox.serve.refusals import RefusedError
 from duovox.serve.settings import MAX_JSON_BYTES, ServeConfig
 from duovox.serve.uploads import read_upload
 
-LIMITS = ServeConfig(upload_bytes=200_000, upload_seconds=5)
+LIMITS = ServeConfig(upload_mb=0.2, upload_seconds=5)
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def serve(
         timeout=timeout,
         token=read_token(token_file) if token_file else None,
         cors=cors,
-        upload_bytes=int(max_upload_mb * 2**20),
+        upload_mb=max_upload_mb,
         upload_seconds=max_upload_seconds,
     )
 

@@ -27,7 +27,7 @@ MIN_TOKEN = 16
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """Settings of `duovox serve`. Seconds, bytes; `queue` counts clips that wait. Raises `ConfigError` for impossible values."""
+    """Settings of `duovox serve`. `queue` counts clips that wait. Raises `ConfigError` for impossible values."""
 
     bundle: str = "sc06"
     host: str = "127.0.0.1"
@@ -38,7 +38,7 @@ class ServeConfig:
     timeout: float = 60.0
     token: str | None = None
     cors: tuple[str, ...] = ()
-    upload_bytes: int = 5 * 2**20
+    upload_mb: float = 5.0
     upload_seconds: float = 30.0
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class ServeConfig:
         _require(0 <= self.wait_seconds <= 1, f"--wait-ms must lie between 0 and 1000, not {1000 * self.wait_seconds:g}")
         _require(self.queue >= 1, f"--queue must be at least 1, not {self.queue}")
         _require(0 < self.timeout < math.inf, f"--timeout must be a positive number of seconds, not {self.timeout:g}")
-        _require(self.upload_bytes > 0, f"--max-upload-mb must be positive, not {self.upload_bytes / 2**20:g}")
+        _require(0 < self.upload_mb <= 1024, f"--max-upload-mb must lie between 0 and 1024, not {self.upload_mb:g}")
         _require(
             0 < self.upload_seconds <= MAX_SECONDS,
             f"--max-upload-seconds must lie between 0 and {MAX_SECONDS:g}, not {self.upload_seconds:g}",
@@ -59,6 +59,11 @@ class ServeConfig:
     def name(self) -> str:
         """What the bundle is called to the world: never a path of this machine."""
         return Path(self.bundle).resolve().name if Path(self.bundle).is_dir() else self.bundle
+
+    @property
+    def upload_bytes(self) -> int:
+        """The largest file that may be sent."""
+        return int(self.upload_mb * 2**20)
 
     @property
     def open_to_all(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,15 +47,15 @@ class Speak:
     frames: bool
 
     def run(self, voice: Duovox, items: Sequence[tuple[str | None, int]], check: Callable[[], None]) -> list[Spoken]:
-        film = Film(self.settings)
+        film = Film(self.settings) if self.frames else None
 
         def watch(sigma: float, denoised: Tensor) -> None:
             check()
-            if self.frames and film.wants_next():
-                film.add(sigma, voice.log_mels(denoised)[:, 0].cpu().numpy())
+            if film is not None:
+                film.see(sigma, lambda: voice.log_mels(denoised)[:, 0].cpu().numpy())
 
         clips = voice.generate_batch(items, self.settings, self.vocoder, watch)
-        return [Spoken(clip, film.frames(index, clip.log_mel) if self.frames else ()) for index, clip in enumerate(clips)]
+        return [Spoken(clip, () if film is None else film.frames(index, clip.log_mel)) for index, clip in enumerate(clips)]
 
 
 @dataclass(frozen=True)
@@ -70,24 +70,20 @@ class Listen:
         return heard
 
 
-@dataclass
 class Film:
-    """Keeps evenly chosen evaluations of a sampling, at most MAX_FRAMES with the last."""
+    """Keeps evenly chosen evaluations of a sampling, at most MAX_FRAMES with the first and the last."""
 
-    settings: SampleConfig
-    seen: int = 0
-    kept: list[tuple[float, LogMel]] = field(default_factory=list)
+    def __init__(self, settings: SampleConfig) -> None:
+        count = evaluations(settings)
+        self.chosen = {round(number) for number in np.linspace(count - 1, 0, min(count, MAX_FRAMES))}
+        self.seen = 0
+        self.kept: list[tuple[float, LogMel]] = []
 
-    def wants_next(self) -> bool:
-        """Whether the evaluation that comes now, counted from 0, is among the chosen."""
+    def see(self, sigma: float, log_mels: Callable[[], LogMel]) -> None:
+        """The next evaluation: log-mels (B, M, T), made only if they are kept."""
+        if self.seen in self.chosen:
+            self.kept.append((sigma, log_mels()))
         self.seen += 1
-        last = evaluations(self.settings) - 1
-        chosen = np.linspace(0, last, min(last + 1, MAX_FRAMES)).round()
-        return self.seen - 1 in chosen
-
-    def add(self, sigma: float, log_mels: LogMel) -> None:
-        """Keep log-mels (B, M, T)."""
-        self.kept.append((sigma, log_mels))
 
     def frames(self, index: int, finished: LogMel) -> tuple[Frame, ...]:
         """The frames of clip `index`; the last evaluation shows what it led to, the finished log-mel (M, T)."""

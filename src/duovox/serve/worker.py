@@ -95,8 +95,10 @@ class Worker:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        began = time.monotonic()
         try:
             voice = self._load()
+            log.info("the model is loaded after %.1f s", time.monotonic() - began)
             with self._changed:
                 self._voice = voice
             while (batch := self._next_batch()) is not None:
