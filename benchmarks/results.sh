@@ -17,4 +17,4 @@ mkdir -p "$out/gamma/systems/subnet_label"
 duovox experiment table1 "${common[@]}" --out "$out/table1" --n 50 --seeds 3 --updates 1500 "${fast[@]}" --quality dnsmos
 duovox experiment gamma "${common[@]}" --out "$out/gamma" --n 50 --seeds 1 "${fast[@]}"
 duovox experiment regimes "${common[@]}" --out "$out/regimes" --n 44 --seeds 2 --updates 300 "${fast[@]}"
-duovox experiment shift "${common[@]}" --out "$out/shift" --n 30 --seeds 2 --updates 300 "${fast[@]}" --words "$words" --noise "$noise"
+duovox experiment shift "${common[@]}" --out "$out/shift" --n 30 --seeds 1 --updates 300 "${fast[@]}" --words "$words" --noise "$noise"
