@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from duovox.audio import write_audio
 from duovox.classifiers.frozen import fingerprint
-from duovox.config import MelConfig, Recipe, SeenConfig, TrainConfig, UNetConfig
+from duovox.config import ExternalConfig, MelConfig, MelInput, Recipe, SeenConfig, TrainConfig, UNetConfig
 from duovox.contracts import NO_LABEL, BundleError, DataError, TrainingError
 from duovox.data import Features, Statistics, narrowed, open_features, prepare, relabelled, restricted, which_split
 from duovox.model import UNetModel, build_classifier
@@ -23,6 +23,7 @@ from duovox.training.assemble import assemble
 from duovox.training.start import (
     choose_autocast,
     choose_device,
+    features_for,
     load_classifier,
     read_weights,
     recipe_of_part,
@@ -233,6 +234,16 @@ def test_other_data_is_refused_unless_it_is_asked_for(tiny_recipe: Recipe, tiny_
     with pytest.raises(TrainingError, match=r"classifier knows the labels high, low, mid, the data has hum, low$"):
         start_training("subnet", tiny_recipe, other_words, tmp_path, device="cpu", on=tiny_runs / "classifier")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_other_data_for_someone_else_s_classifier(tiny_recipe: Recipe, other_words: Path) -> None:
+    external = ExternalConfig(labels=("low", "high"), mel_input=MelInput())
+    recipe = dataclasses.replace(tiny_recipe, external=external)
+    with pytest.raises(DataError, match="the word 'hum', which the classifier does not know"):
+        features_for(recipe, other_words)
+    found = features_for(dataclasses.replace(recipe, subnet_sees=SeenConfig(other_data=True)), other_words)
+    assert set(found.label.tolist()) == {0, NO_LABEL}
+    assert set(relabelled(found, ("high", "low"), "unlabelled").label.tolist()) == {1, NO_LABEL}, "no label stays no label"
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])

@@ -97,7 +97,7 @@ def relabelled(features: Features, labels: Sequence[str], unknown: Literal["refu
             "prepare the data with the labels it knows"
         )
     numbers = np.array([NO_LABEL if label in foreign else list(labels).index(label) for label in features.labels])
-    return replace(features, labels=tuple(labels), label=numbers[features.label])
+    return replace(features, labels=tuple(labels), label=np.where(features.label == NO_LABEL, NO_LABEL, numbers[features.label]))
 
 
 def restricted(features: Features, share: float = 1.0, labels: Sequence[str] = ()) -> Features:

@@ -112,7 +112,8 @@ def start_training(
 def features_for(recipe: Recipe, data: Path) -> Features:
     """The features of a folder, numbered by the classifier's own labels where it is someone else's. Raises `DataError`."""
     features = open_features(data, recipe.mel)
-    return relabelled(features, recipe.external.labels) if recipe.external else features
+    unknown: Literal["refused", "unlabelled"] = "unlabelled" if recipe.subnet_sees.other_data else "refused"
+    return relabelled(features, recipe.external.labels, unknown) if recipe.external else features
 
 
 def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str, Any]:
