@@ -81,9 +81,9 @@ def test_gamma_varies_guidance_of_the_recipe_s_own_system() -> None:
 
 def test_shift_trains_on_other_data_than_the_classifier_s() -> None:
     plan = make_plan("shift", read_recipe("compact"), DIGITS)
-    assert [s.name for s in plan.systems] == ["subnet_logsumexp_noise", "subnet_logsumexp_words", "unet_noise", "unet_words"]
+    assert [s.name for s in plan.systems] == ["subnet_logsumexp_noise", "subnet_logsumexp_words"]
     assert {s.shift for s in plan.systems} == {"noise", "words"} and all(s.recipe.subnet_sees.other_data for s in plan.systems)
-    assert [str(c) for c in plan.conditions("unet_words")] == ["unconditional", "gamma 3"]
+    assert [str(c) for c in plan.conditions("subnet_logsumexp_words")] == ["unconditional", "gamma 3"]
 
 
 def test_seeds_of_the_sets_do_not_meet() -> None:

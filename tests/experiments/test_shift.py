@@ -116,12 +116,12 @@ def work(folder: Path) -> dict[str, tuple[int, bytes]]:
 def test_from_nothing_to_a_page(options: Options, shift: Finished) -> None:
     assert shift.left == () and shift.page == options.out / "results" / "shift.md"
     text, found = shift.page.read_text(), story(shift)
-    names = ["subnet_logsumexp_noise", "subnet_logsumexp_words", "unet_noise", "unet_words"]
+    names = ["subnet_logsumexp_noise", "subnet_logsumexp_words"]
     assert [system["system"] for system in found["systems"]] == names and found["left"] == [] and found["claims"] == []
     sees = {system["system"]: system["sees"] for system in found["systems"]}
-    assert sees["unet_noise"] == "100% of the train clips, with noise at 10 dB"
+    assert sees["subnet_logsumexp_noise"] == "100% of the train clips, with noise at 10 dB"
     assert sees["subnet_logsumexp_words"] == "100% of the train clips of other words, without labels"
-    assert [len(result["rows"]) for result in found["results"]] == [1] * 8
+    assert [len(result["rows"]) for result in found["results"]] == [1] * 4
     head = next(line for line in text.splitlines() if line.startswith("| clips | params"))
     assert head.split(" | ")[-2:] == ["FID to the data it saw", "seeds |"]
     assert "The last FID is against the train clips that the score model saw." in text
@@ -130,19 +130,19 @@ def test_from_nothing_to_a_page(options: Options, shift: Finished) -> None:
         *(f"{name}, {condition}" for name in names for condition in ("unconditional", "gamma 3")),
         *(f"{seen}, all, real {split}" for seen in ("noise", "words") for split in ("train", "test")),
     ]
-    assert not any(row.split(" | ")[-2] == "-" for row in rows[1:9]) and all(row.split(" | ")[-2] == "-" for row in rows[9:])
+    assert not any(row.split(" | ")[-2] == "-" for row in rows[1:5]) and all(row.split(" | ")[-2] == "-" for row in rows[5:])
     assert "## The classifier on other data" in text and (options.out / "results" / "shift.png").is_file()
-    assert (options.out / "results" / "shift_unet_words_gamma3_high.ogg").is_file()
+    assert (options.out / "results" / "shift_subnet_logsumexp_words_gamma3_high.ogg").is_file()
 
 
 def test_sampler_and_steps_are_used_and_stand_in_the_command(options: Options, shift: Finished) -> None:
     text = shift.page.read_text()
     command = "duovox experiment shift --recipe tiny --data FEATURES --out OUT --judge JUDGE --classifier CLASSIFIER --vocoder tiny"
     command += " --n 2 --seeds 1 --updates 2 --sampler dpmpp_2m --steps 1 --words WORDS --noise NOISE --precision fp32"
-    assert f"Command: `{command}`" in text and f"`{command} --only unet_noise`" in text
+    assert f"Command: `{command}`" in text and f"`{command} --only subnet_logsumexp_noise`" in text
     assert "Sampler: dpmpp_2m with 1 steps, networks in float32." in text
     assert options.recipe.sample.sampler == "heun" and options.recipe.sample.steps == 3
-    settings = json.loads((options.out / "trials" / "unet_words" / "gamma3_s0" / "settings.json").read_text())
+    settings = json.loads((options.out / "trials" / "subnet_logsumexp_words" / "gamma3_s0" / "settings.json").read_text())
     assert (settings["sample"]["sampler"], settings["sample"]["steps"]) == ("dpmpp_2m", 1)
     plans = {name: open_bench(name, replace(options, words=None, noise=None)).plan for name in ("table1", "gamma")}
     assert {(s.recipe.sample.sampler, s.recipe.sample.steps) for plan in plans.values() for s in plan.systems} == {("dpmpp_2m", 1)}
@@ -154,15 +154,14 @@ def test_score_models_see_the_other_data_and_the_classifier_s_labels(options: Op
     own, _ = read_weights(options.classifier or Path())
     noisy = open_features(options.out / "data" / "noise_10dB")
     for name, data, clips in (("noise", noisy, 18), ("words", open_features(words), 16)):
-        for kind in ("unet", "subnet_logsumexp"):
-            facts, _ = read_weights(options.out / "systems" / f"{kind}_{name}" / "subnet")
-            assert facts["data"] == data.digest and facts["clips"] == clips
-            assert facts["labels"] == own["labels"] and facts["mel_scale"] == own["mel_scale"]
+        facts, _ = read_weights(options.out / "systems" / f"subnet_logsumexp_{name}" / "subnet")
+        assert facts["data"] == data.digest and facts["clips"] == clips
+        assert facts["labels"] == own["labels"] and facts["mel_scale"] == own["mel_scale"]
 
 
 def test_the_last_fid_is_to_the_clips_that_were_seen(options: Options, shift: Finished, words: Path) -> None:
     judge = Judge.load(options.judge or Path())
-    for system, folder in (("unet_words", words), ("unet_noise", options.out / "data" / "noise_10dB")):
+    for system, folder in (("subnet_logsumexp_words", words), ("subnet_logsumexp_noise", options.out / "data" / "noise_10dB")):
         seen = open_features(folder)
         made = read_clips(options.out / "trials" / system / "gamma3_s0", judge.labels)
         gaussians = [fit_gaussian(judge.score(w).features) for w in (made.waves, seen.waves[seen.indices("train")])]
@@ -176,8 +175,8 @@ def test_what_the_classifier_hears(options: Options, shift: Finished) -> None:
     heard = story(shift)["heard"]
     assert [row["clips"] for row in heard] == ["clean", *(f"noise at {snr} dB" for snr in (20, 10, 5, 0)), "other words (chirp, hum)"]
     assert [row["n"] for row in heard] == [6, 6, 6, 6, 6, 4]
-    recipe = open_bench("shift", options).plan.system("unet_words").recipe
-    voice = Duovox(assemble(options.out / "systems" / "unet_words", recipe, on=options.classifier))
+    recipe = open_bench("shift", options).plan.system("subnet_logsumexp_words").recipe
+    voice = Duovox(assemble(options.out / "systems" / "subnet_logsumexp_words", recipe, on=options.classifier))
     features, judge = open_features(options.data), Judge.load(options.judge or Path())
     test = features.indices("test")
     said = [voice.classify(wave.astype(np.float32) / 2**15, 16000) for wave in features.waves[test]]

@@ -205,9 +205,8 @@ def _gamma(recipe: Recipe, labels: tuple[str, ...]) -> Parts:
 
 
 def _shift(recipe: Recipe, labels: tuple[str, ...]) -> Parts:
-    foreign = replace(recipe, subnet_sees=SeenConfig(other_data=True))
-    bases = [(make_system(kind, foreign), shift) for kind in ("subnet_logsumexp", "unet") for shift in SHIFTS]
-    systems = [replace(base, name=f"{base.kind}_{shift}", regime=shift, shift=shift) for base, shift in bases]
+    base = make_system("subnet_logsumexp", replace(recipe, subnet_sees=SeenConfig(other_data=True)))
+    systems = [replace(base, name=f"{base.kind}_{shift}", regime=shift, shift=shift) for shift in SHIFTS]
     return systems, {system.name: [UNCONDITIONAL, Condition(GUIDED)] for system in systems}
 
 
