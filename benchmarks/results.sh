@@ -14,7 +14,7 @@ common=(--recipe compact --data "$features" --classifier "$run/classifier" --voc
 
 mkdir -p "$out/gamma/systems/subnet_label"
 [ -d "$out/gamma/systems/subnet_label/subnet" ] || cp -r "$run/subnet" "$out/gamma/systems/subnet_label/"
-duovox experiment table1 "${common[@]}" --out "$out/table1" --n 50 --seeds 3 --updates 1500 "${fast[@]}" --quality dnsmos
+duovox experiment table1 "${common[@]}" --out "$out/table1" --n 50 --seeds 3 --updates 1500 "${fast[@]}" --quality dnsmos --quality-clips 20
 duovox experiment gamma "${common[@]}" --out "$out/gamma" --n 50 --seeds 1 "${fast[@]}"
 duovox experiment regimes "${common[@]}" --out "$out/regimes" --n 44 --seeds 2 --updates 300 "${fast[@]}"
 duovox experiment shift "${common[@]}" --out "$out/shift" --n 30 --seeds 1 --updates 300 "${fast[@]}" --words "$words" --noise "$noise"
