@@ -124,7 +124,7 @@ def test_regimes_score_seen_and_unseen_labels(options: Options, table1: Finished
     finished = run_experiment("regimes", replace(options, seeds=1))
     assert finished.left == ()
     found, text = json.loads(finished.page.with_suffix(".json").read_text()), finished.page.read_text()
-    assert len(found["systems"]) == 9 and len(found["claims"]) == 6
+    assert len(found["systems"]) == 6 and len(found["claims"]) == 3
     assert {system["clips"] for system in found["systems"]} == {3, 6}
     counts = {(result["regime"], result["group"]): result["rows"][0]["n"] for result in found["results"]}
     assert counts == {("share", "all"): 6, ("few", "seen"): 2, ("few", "unseen"): 4, ("one", "seen"): 2, ("one", "unseen"): 4}

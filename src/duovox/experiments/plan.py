@@ -25,9 +25,7 @@ DRAW = 100_000
 GUIDED = 3.0
 """The paper's gamma."""
 
-REGIME_GAMMAS = {"unet": (1.0, 3.0, 6.0), "subnet_logsumexp": (1.0, 3.0, 6.0), "subnet_label": (0.0, GUIDED)}
-"""Of each kind of system; at 0 label-aware taps alone say which word."""
-
+REGIME_KINDS, REGIME_GAMMAS = ("unet", "subnet_logsumexp"), (1.0, 3.0, 6.0)
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)
 INTERVALS = ((0.2, math.inf), (0.2, 10.0), (0.5, 5.0))
 SCHEDULES: tuple[tuple[float, Schedule], ...] = ((3.0, "early"), (6.0, "early"), (3.0, "late"), (6.0, "late"))
@@ -214,10 +212,10 @@ def _regimes(recipe: Recipe, labels: tuple[str, ...]) -> Parts:
     systems, conditions = [], {}
     for regime, seen in regimes(labels).items():
         limited = replace(recipe, subnet_sees=seen)
-        for kind, gammas in REGIME_GAMMAS.items():
+        for kind in REGIME_KINDS:
             base, name = make_system(kind, limited), f"{kind}_{regime}"
             systems.append(replace(base, name=name, regime=regime, groups=_groups(labels, seen.labels)))
-            conditions[name] = [Condition(gamma) for gamma in gammas]
+            conditions[name] = list(map(Condition, REGIME_GAMMAS))
     return systems, conditions
 
 
