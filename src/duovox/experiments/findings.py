@@ -50,7 +50,8 @@ def _real(bench: Bench) -> dict[str, list[dict[str, Any]]]:
     for trial in bench.plan.trials:
         system, record = bench.plan.system(trial.system), bench.record(trial)
         if record and "groups" in record and trial.condition.gamma is not None:
-            rows |= {group_name(system.regime, name): record["groups"][name][1:] for name, _ in system.groups}
+            regime = "" if system.shift else system.regime  # other data is what it sees, not what its clips stand beside
+            rows |= {group_name(regime, name): record["groups"][name][1:] for name, _ in system.groups}
     return rows
 
 
