@@ -32,6 +32,8 @@ from duovox.training.loop import differences
 
 CLIPS_FORMAT = "duovox-clips-1"
 SETTINGS = "settings.json"
+_DECIDING = ("mel", "noise", "classifier", "external", "score_model", "unet", "subnet")
+"""The parts of a recipe that decide what a model's clips are, beside its weights and the sampling."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def _story(voice: Duovox, sample: SampleConfig, unconditional: bool) -> dict[str
     """All that decides a clip but its label and seed, as plain JSON values."""
     config, vocoder = voice.config, voice.bundle.vocoder
     parts = [fingerprint(voice.bundle.model), fingerprint(vocoder) if vocoder is not None else "", config.digests]
-    parts += [to_dict(replace(config.recipe, sample=SampleConfig())), to_dict(config.mel_scale), to_dict(config.calibration)]
+    recipe = to_dict(config.recipe)
+    parts += [{name: value for name, value in recipe.items() if name in _DECIDING}, to_dict(config.mel_scale), to_dict(config.calibration)]
     autocast = voice.bundle.model.autocast
     return {
         "format": CLIPS_FORMAT,

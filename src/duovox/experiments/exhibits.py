@@ -63,6 +63,9 @@ def plot_curves(results: Sequence[Result], figures: Sequence[str], path: Path) -
 
 def _draw(axis: Any, results: Sequence[Result], figure: str) -> None:
     """One figure of all kinds of systems, with the range over the sampling seeds."""
+    if not any(result.figure(figure) for result in results):
+        axis.text(0.5, 0.5, "too few clips", transform=axis.transAxes, ha="center", va="center", color="grey")
+        axis.set(xticks=[], yticks=[])
     for kind in dict.fromkeys(result.kind for result in results):
         points = [(r.condition, spread) for r in results if r.kind == kind and (spread := r.figure(figure))]
         for varied, style in ((False, "o-"), (True, "x")):
