@@ -14,5 +14,5 @@ cp -r "$source"/{pyproject.toml,README.md,LICENSE,src} "$copy"
 
 "${PYTHON:-python3}" -m venv "$folder"
 "$folder/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir ${INDEX:+--extra-index-url "$INDEX"} "${TORCH:-torch==2.13.0}"
-"$folder/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir "$copy[serve]"
+"$folder/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir "${copy}[serve]"
 "$folder/bin/duovox" serve --help > /dev/null
