@@ -11,7 +11,7 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -406,6 +406,10 @@ class SampleConfig:
         _check("sample", self, positive="steps", not_negative="gamma guidance_low", may_be_infinite="guidance_high")
         low, high = self.guidance_low, self.guidance_high
         _require(low < high, f"sample.guidance_low {low} must lie below guidance_high {high}")
+
+    def changed(self, given: Mapping[str, Any]) -> SampleConfig:
+        """The same with those of the `given` values that are not None. Raises `ConfigError`."""
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -175,7 +175,7 @@ class Duovox:
         given = {"gamma": gamma, "steps": steps, "sampler": sampler, "schedule": schedule, "guide_at": guide_at}
         if interval is not None:
             given |= {"guidance_low": interval[0], "guidance_high": interval[1]}
-        return replace(self.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        return self.config.recipe.sample.changed(given)
 
     def generate_batch(
         self,

@@ -68,12 +68,12 @@ def evaluate(
     places = [out.with_name(out.name + suffix) for suffix in (".json", ".md")] if out else []
     refuse_existing(places, force)
     from duovox.audio import write_whole
+    from duovox.evaluation.judge import PACKAGED_JUDGE
     from duovox.evaluation.quality import load_quality
     from duovox.evaluation.report import Scoring, evaluate_folder
     from duovox.evaluation.systems import Generation, evaluate_model, open_system
     from duovox.training.start import choose_device
 
-    packaged = Path(__file__).parent.parent / "judges" / "sc06.safetensors"
     wanted = Generation(50 if n is None else n, gamma, steps, sampler, unconditional, batch)
     options = {"n": n, "gamma": gamma, "steps": steps, "sampler": sampler, "unconditional": unconditional or None, "clips": clips}
     given = [f"--{name}" for name, value in options.items() if value is not None]
@@ -82,9 +82,9 @@ def evaluate(
         raise ConfigError(f"{what} is a folder of clips; {', '.join(given)} would be for a model that makes them")
     scoring = Scoring(limit, seed, fid, measure, resamples, command="duovox " + shlex.join(sys.argv[1:]))
     if isinstance(system, Path):
-        report = evaluate_folder(system, judge or packaged, data, scoring, chosen)
+        report = evaluate_folder(system, judge or PACKAGED_JUDGE, data, scoring, chosen)
     else:
-        report = evaluate_model(system, judge or packaged, data, wanted, clips, scoring, Path(what).resolve().name, chosen)
+        report = evaluate_model(system, judge or PACKAGED_JUDGE, data, wanted, clips, scoring, Path(what).resolve().name, chosen)
     for place, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
         write_whole(place, text.encode(), force=force, parents=True)
     print(report.to_markdown())

@@ -26,6 +26,9 @@ from duovox.audio import write_whole
 from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, ShapeError
 from duovox.mel import mel_filterbank
 
+PACKAGED_JUDGE = Path(__file__).parent.parent / "judges" / "sc06.safetensors"
+"""The judge that ships: compact, trained on the words zero..five."""
+
 SAMPLE_RATE = 16000
 CLIP_SAMPLES = 16000
 HOP = 512

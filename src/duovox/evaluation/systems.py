@@ -56,8 +56,7 @@ class Generation:
 
     def sample(self, voice: Duovox) -> SampleConfig:
         """The settings in full."""
-        given = {"gamma": self.gamma, "steps": self.steps, "sampler": self.sampler}
-        return replace(voice.config.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
+        return voice.config.recipe.sample.changed({"gamma": self.gamma, "steps": self.steps, "sampler": self.sampler})
 
     def places(self, voice: Duovox) -> dict[str | None, list[Path]]:
         """Where each label's clips lie in a folder; a clip's seed is its place in the list, counted from `first`."""

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import duovox
 from duovox.config import Recipe
 from duovox.contracts import ConfigError, DataError
 from duovox.data import Features, add_background, narrowed, open_features
 from duovox.data.noisy import read_backgrounds
 from duovox.duovox import Duovox
-from duovox.evaluation.judge import Judge
+from duovox.evaluation.judge import PACKAGED_JUDGE, Judge
 from duovox.evaluation.quality import load_quality, sampled
 from duovox.evaluation.reference import require_comparable
 from duovox.evaluation.systems import claimed
@@ -22,8 +21,6 @@ from duovox.experiments.page import write_page
 from duovox.experiments.plan import TRAIN_SNR, Experiment, Plan, make_plan
 from duovox.experiments.runner import Bench, Clock
 from duovox.training.start import DeviceName, Precision, choose_device, features_for
-
-PACKAGED_JUDGE = Path(duovox.__file__).parent / "judges" / "sc06.safetensors"
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,8 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
 
 def open_bench(experiment: Experiment, options: Options) -> Bench:
     """The plan, and the judge, vocoder and quality measure it needs; nothing is written. Raises `DataError` for too few real clips."""
-    recipe, others = _sampled(options), _others(experiment, options)
+    sample = options.recipe.sample.changed({"sampler": options.sampler, "steps": options.steps})
+    recipe, others = replace(options.recipe, sample=sample), _others(experiment, options)
     features = features_for(recipe, options.data)
     plan = make_plan(experiment, recipe, features.labels, options.n, options.seeds, options.updates)
     judge = Judge.load(options.judge or PACKAGED_JUDGE).to(choose_device(options.device))
@@ -116,13 +114,6 @@ def _require_clips(plan: Plan, features: Features) -> None:
     for _, labels in dict.fromkeys(group for system in plan.systems for group in system.groups):
         for split in ("train", "test"):
             require_comparable(narrowed(features, labels), split)
-
-
-def _sampled(options: Options) -> Recipe:
-    """The recipe with the sampler that was asked for."""
-    given = {"sampler": options.sampler, "steps": options.steps}
-    sample = replace(options.recipe.sample, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-    return replace(options.recipe, sample=sample)
 
 
 def _others(experiment: Experiment, options: Options) -> dict[str, Path]:
