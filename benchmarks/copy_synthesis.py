@@ -13,9 +13,9 @@ from tqdm import tqdm
 from tyro.conf import Positional
 
 from duovox import Duovox
-from duovox.audio import write_audio
 from duovox.data import open_features
-from duovox.mel import LogMel
+from duovox.sound.audio import write_audio
+from duovox.sound.mel import LogMel
 
 
 def main(

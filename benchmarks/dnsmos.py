@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.audio import READABLE, read_audio
 from duovox.contracts import DataError, DuovoxError
 from duovox.data import scan
 from duovox.evaluation.quality import repeated
+from duovox.sound.audio import READABLE, read_audio
 
 RATE = 16000
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "speech_commands"

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.audio import READABLE, read_audio
 from duovox.contracts import DataError, DuovoxError
 from duovox.data import scan
+from duovox.sound.audio import READABLE, read_audio
 
 RATE = 16000
 PEAK, NOISE, PADDING = 0.5, 1e-3, RATE // 4

@@ -23,17 +23,18 @@ from tyro.conf import Positional
 
 import duovox
 from duovox import Duovox
-from duovox.audio import read_audio, write_audio, write_whole
+from duovox.calibration import calibrate
 from duovox.classifiers.external import ExternalClassifier
 from duovox.config import to_dict
 from duovox.costs import count_costs, parameters
 from duovox.data import Features, in_order
 from duovox.evaluation.report import Row, Scoring, evaluate_folder
-from duovox.mel import LogMel, scale_mel
+from duovox.files import write_whole
 from duovox.model import GuideAt
-from duovox.picture import sheet
-from duovox.training.calibration import calibrate
-from duovox.training.start import features_for
+from duovox.runs import features_for
+from duovox.sound.audio import read_audio, write_audio
+from duovox.sound.mel import LogMel, scale_mel
+from duovox.sound.picture import sheet
 
 JUDGE = Path(duovox.__file__).parent / "judges" / "sc06.safetensors"
 SHOWN = (0.5, 1.0, 2.0)

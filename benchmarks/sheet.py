@@ -13,10 +13,10 @@ import tyro
 from tyro.conf import Positional
 
 from duovox import Duovox
-from duovox.audio import write_whole
 from duovox.data import open_features
-from duovox.mel import LogMel
-from duovox.picture import sheet
+from duovox.files import write_whole
+from duovox.sound.mel import LogMel
+from duovox.sound.picture import sheet
 
 
 def main(features: Positional[Path], out: Positional[Path], bundle: str = "sc06", seed: int = 0, real: int = 10, zoom: int = 2) -> None:

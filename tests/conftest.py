@@ -17,7 +17,6 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from duovox.audio import write_audio
 from duovox.bundle import FORMAT, Bundle, BundleConfig, write_bundle
 from duovox.config import (
     EncoderConfig,
@@ -32,8 +31,9 @@ from duovox.config import (
 )
 from duovox.data import prepare, which_split
 from duovox.model import GenerativeClassifier, build_classifier, build_model
+from duovox.sound.audio import write_audio
+from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.start import start_training
-from duovox.vocoder.istft_net import ISTFTNet
 
 torch.set_num_threads(1)
 

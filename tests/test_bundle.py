@@ -21,8 +21,8 @@ from duovox import bundle as module
 from duovox.bundle import Bundle, git_revision, read_bundle, write_bundle
 from duovox.config import Calibration
 from duovox.contracts import BundleError, OutputError
-from duovox.duovox import Duovox, locate
-from duovox.vocoder.istft_net import ISTFTNet
+from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.voice import Duovox, locate
 
 
 def contents(folder: Path) -> dict[str, bytes]:

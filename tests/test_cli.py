@@ -19,13 +19,14 @@ import pytest
 import soundfile
 from conftest import TONES, tone
 
-from duovox import Duovox, audio
-from duovox.audio import write_audio
+from duovox import Duovox
 from duovox.bundle import Bundle, write_bundle
 from duovox.cli import main
 from duovox.commands.options import parse_seconds
 from duovox.config import Recipe, write_recipe
 from duovox.contracts import ConfigError
+from duovox.sound import audio
+from duovox.sound.audio import write_audio
 
 
 class Result(NamedTuple):

@@ -13,10 +13,10 @@ from torch import Tensor
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import Calibration, Recipe, read_recipe
 from duovox.contracts import ShapeError
+from duovox.diffusion.noise import precondition
+from duovox.diffusion.taps import NO_LABEL, read_taps
 from duovox.model import GenerativeClassifier, GuideAt, LabelledDenoiser, build_classifier, nearest_stage, place_taps, tap_shapes
-from duovox.noise import precondition
-from duovox.scoresubnet import TapShape
-from duovox.taps import NO_LABEL, read_taps
+from duovox.networks.scoresubnet import TapShape
 
 SIGMA = torch.tensor([0.1, 1.0, 20.0])
 LABEL = torch.tensor([0, 1, 2])

@@ -45,9 +45,9 @@ def processor() -> str:
 
 def small_voices() -> Iterator[tuple[str, object]]:
     """Voices with random weights: the two-model baseline, and a classifier made elsewhere that takes another mel."""
+    from conftest import awaken
     from torch import nn
 
-    from conftest import awaken
     from duovox import Duovox, MelInput, repurpose
     from duovox.bundle import FORMAT, Bundle, BundleConfig
     from duovox.config import EncoderConfig, MelScale, Recipe, SubnetConfig, UNetConfig

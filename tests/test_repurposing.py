@@ -24,12 +24,13 @@ from duovox.classifiers.loading import Loaded, load_network
 from duovox.config import MelInput, Recipe, SampleConfig, TapConfig, WaveInput, read_recipe
 from duovox.contracts import BundleError, ClassifierError, ConfigError, DataError, TrainingError
 from duovox.data import open_features, prepare, relabelled, which_split
-from duovox.duovox import Clip, Duovox
 from duovox.repurposing import Repurposed, repurpose
+from duovox.runs import features_for
+from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.classifier import ClassifierTraining
-from duovox.training.start import features_for, start_training
+from duovox.training.start import start_training
 from duovox.training.subnet import SubnetTraining
-from duovox.vocoder.istft_net import ISTFTNet
+from duovox.voice import Clip, Duovox
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*treespec:FutureWarning")
 

@@ -13,9 +13,9 @@ import pytest
 import tyro
 from conftest import tone
 
-from duovox.audio import write_audio
 from duovox.cli import main
 from duovox.data import which_split
+from duovox.sound.audio import write_audio
 
 ROOT = Path(__file__).parents[1]
 TUTORIALS = ROOT / "docs" / "tutorials"

@@ -9,12 +9,12 @@ __all__ = ["Clip", "Duovox", "MelInput", "WaveInput", "__version__", "load_netwo
 if TYPE_CHECKING:
     from duovox.classifiers.loading import load_network
     from duovox.config import MelInput, WaveInput
-    from duovox.duovox import Clip, Duovox
     from duovox.repurposing import repurpose
+    from duovox.voice import Clip, Duovox
 
 _HOMES = {
-    "Clip": "duovox.duovox",
-    "Duovox": "duovox.duovox",
+    "Clip": "duovox.voice",
+    "Duovox": "duovox.voice",
     "MelInput": "duovox.config",
     "WaveInput": "duovox.config",
     "load_network": "duovox.classifiers.loading",

@@ -29,7 +29,7 @@ from duovox.classifiers.loading import rebuild_network
 from duovox.config import Calibration, MelConfig, MelScale, Recipe, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, DuovoxError, OutputError
 from duovox.model import GenerativeClassifier, build_classifier, build_external, build_model
-from duovox.vocoder.istft_net import ISTFTNet
+from duovox.sound.vocoder.istft_net import ISTFTNet
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)

@@ -12,11 +12,11 @@ from duovox.classifiers.loading import needs
 from duovox.config import Recipe, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError
 from duovox.costs import count_costs, parameters
-from duovox.duovox import locate
 from duovox.model import GenerativeClassifier, GuideAt, build_classifier, build_model
+from duovox.runs import features_for
+from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.classifier import REPORT_SIGMAS, accuracy_by_sigma
-from duovox.training.start import features_for
-from duovox.vocoder.istft_net import ISTFTNet
+from duovox.voice import locate
 
 
 def describe(what: str, data: Path | None = None, trust_code: bool = False) -> dict[str, Any]:

@@ -16,17 +16,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from duovox.baselines.unet import UNet
-from duovox.classifiers.encoder import EncoderClassifier
 from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.front_end import build_front_end
 from duovox.classifiers.frozen import FrozenClassifier
 from duovox.config import Calibration, MelConfig, MelScale, NoiseConfig, Recipe, SubnetConfig, UNetConfig
 from duovox.contracts import expand_to
-from duovox.noise import Preconditioning, precondition
-from duovox.scoresubnet import ScoreSubnet, TapShape
-from duovox.taps import Taps, label_log_probability_gradient, read_taps
-from duovox.vocoder.istft_net import ISTFTNet
+from duovox.diffusion.noise import Preconditioning, precondition
+from duovox.diffusion.taps import Taps, label_log_probability_gradient, read_taps
+from duovox.networks.encoder import EncoderClassifier
+from duovox.networks.scoresubnet import ScoreSubnet, TapShape
+from duovox.networks.unet import UNet
+from duovox.sound.vocoder.istft_net import ISTFTNet
 
 AnyClassifier = EncoderClassifier | ExternalClassifier
 GuideAt = Literal["noised", "estimate"]

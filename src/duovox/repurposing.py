@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from duovox.audio import write_whole
+from duovox.assemble import assemble
 from duovox.bundle import CODE_FILES, read_bundle
 from duovox.classifiers.discovery import Candidate, candidates, choose, resolve
 from duovox.classifiers.external import ExternalClassifier, call_network, pick_logits
@@ -26,14 +26,14 @@ from duovox.classifiers.frozen import fingerprint
 from duovox.classifiers.loading import Loaded, export_bytes
 from duovox.config import ExternalConfig, MelInput, MelScale, Recipe, TapConfig, WaveInput, read_recipe, write_recipe
 from duovox.contracts import ClassifierError, ConfigError, TrainingError
-from duovox.duovox import Duovox, locate
-from duovox.mel import unscale_mel
+from duovox.devices import DeviceName, Precision
+from duovox.files import differences, write_tensors, write_whole
 from duovox.model import build_external, nearest_stage
-from duovox.training.assemble import assemble
-from duovox.training.checkpoint import write_tensors
-from duovox.training.loop import differences
-from duovox.training.start import DeviceName, Precision, features_for, read_weights, recipe_of_part, scale_of_data, start_training
-from duovox.vocoder.istft_net import ISTFTNet
+from duovox.runs import features_for, read_weights, recipe_of_part, scale_of_data
+from duovox.sound.mel import unscale_mel
+from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.training.start import start_training
+from duovox.voice import Duovox, locate
 
 AS_IT_CAME: dict[str, Any] = {"guide_at": "estimate", "gamma": 10.0, "guidance_low": 0.2, "guidance_high": 10.0}
 """Default guidance by a classifier that never met noise: harder than usual, and only where the estimate is a word but not yet done.

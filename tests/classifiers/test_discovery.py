@@ -18,7 +18,7 @@ from duovox.classifiers.front_end import build_front_end
 from duovox.config import ExternalConfig, MelConfig, MelInput, MelScale, NoiseConfig, TapConfig, WaveInput
 from duovox.contracts import ClassifierError
 from duovox.model import build_model
-from duovox.vocoder.griffin_lim import GriffinLim
+from duovox.sound.vocoder.griffin_lim import GriffinLim
 
 MEL = MelConfig(n_mels=16, frames=16, clip_samples=3840)
 """As many rows as frames: no shape tells which axis is which."""

@@ -17,9 +17,9 @@ from duovox.classifiers.external import ExternalClassifier, NoiseModulation, Squ
 from duovox.classifiers.front_end import build_front_end
 from duovox.config import ExternalConfig, MelConfig, MelInput, MelScale, NoiseConfig, TapConfig, WaveInput
 from duovox.contracts import ClassifierError, ShapeError
-from duovox.mel import LogMel
-from duovox.taps import first_tensor
-from duovox.vocoder.griffin_lim import GriffinLim
+from duovox.diffusion.taps import first_tensor
+from duovox.sound.mel import LogMel
+from duovox.sound.vocoder.griffin_lim import GriffinLim
 
 MEL = MelConfig(n_mels=16, frames=16, clip_samples=3840)
 SCALE = MelScale("standard", -5.0, 2.5)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from duovox.audio import fit_length, read_audio
 from duovox.classifiers.front_end import (
     MelFrontEnd,
     Resampler,
@@ -26,8 +25,9 @@ from duovox.classifiers.front_end import (
 )
 from duovox.config import MelConfig, MelInput, VocoderConfig, WaveInput
 from duovox.contracts import ConfigError, ShapeError
-from duovox.mel import LogMel
-from duovox.vocoder.istft_net import ISTFTNet
+from duovox.sound.audio import fit_length, read_audio
+from duovox.sound.mel import LogMel
+from duovox.sound.vocoder.istft_net import ISTFTNet
 
 SOURCE = MelConfig()
 HTK = MelInput(

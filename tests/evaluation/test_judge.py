@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from duovox import cli
-from duovox.audio import fit_length, read_audio
 from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, OutputError, ShapeError
 from duovox.evaluation.judge import CompactJudge, Judge, ResNeXt29, build_network, judge_mel
+from duovox.sound.audio import fit_length, read_audio
 
 LABELS = ("no", "yes", "maybe")
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from duovox.audio import write_audio
 from duovox.config import MelConfig
 from duovox.contracts import AudioError, DataError, LabelError
 from duovox.data import Features, Statistics, prepare
@@ -22,6 +21,7 @@ from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Report, Row, Scoring, draw, evaluate_folder, label_mix
 from duovox.evaluation.report import evaluate as evaluate_in_full
+from duovox.sound.audio import write_audio
 
 LABELS = ("low", "middle", "high")
 PITCHES = (200, 800, 3200)

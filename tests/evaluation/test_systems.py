@@ -17,7 +17,6 @@ import torch
 from conftest import TONES
 
 from duovox import Duovox
-from duovox.audio import write_audio
 from duovox.bundle import Bundle
 from duovox.cli import main
 from duovox.config import Recipe, write_recipe
@@ -26,6 +25,7 @@ from duovox.evaluation import systems
 from duovox.evaluation.judge import Judge, build_network
 from duovox.evaluation.report import Scoring
 from duovox.evaluation.systems import SETTINGS, Generation, evaluate_model, make_clips, open_system
+from duovox.sound.audio import write_audio
 
 LABELS = tuple(TONES)
 

@@ -17,7 +17,7 @@ import torch
 from conftest import TONES
 
 from duovox import Duovox, cli
-from duovox.audio import write_audio
+from duovox.assemble import assemble
 from duovox.config import Recipe, UNetConfig, write_recipe
 from duovox.contracts import ConfigError, DataError
 from duovox.data import open_features, prepare, which_split
@@ -25,11 +25,11 @@ from duovox.evaluation.clips import read_clips
 from duovox.evaluation.judge import CompactJudge, Judge, build_network
 from duovox.evaluation.metrics import fit_gaussian, frechet_distance
 from duovox.experiments import hearing, runner
-from duovox.experiments.hearing import hear
 from duovox.experiments.plan import Experiment
+from duovox.experiments.robustness import hear
 from duovox.experiments.suite import Finished, Options, open_bench, run_experiment
-from duovox.training.assemble import assemble
-from duovox.training.start import read_weights
+from duovox.runs import read_weights
+from duovox.sound.audio import write_audio
 
 OTHERS = {"chirp": (500.0, 3000.0), "hum": (120.0, 120.0)}
 """Words that the classifier does not know: label -> pitch in Hz at the start and the end of the tone."""

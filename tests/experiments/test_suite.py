@@ -15,12 +15,12 @@ from conftest import TONES
 from duovox import cli
 from duovox.config import Recipe, UNetConfig, write_recipe
 from duovox.contracts import ConfigError, DataError, GenerationError, LabelError, OutputError, TrainingError
-from duovox.duovox import Duovox
 from duovox.evaluation.judge import Judge, build_network
-from duovox.evaluation.systems import claimed
 from duovox.experiments import exhibits, runner
 from duovox.experiments.plan import Experiment
 from duovox.experiments.suite import Finished, Options, open_bench, run_experiment
+from duovox.files import claimed
+from duovox.voice import Duovox
 
 
 @pytest.fixture(scope="module")

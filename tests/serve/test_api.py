@@ -26,7 +26,6 @@ from starlette.testclient import TestClient
 
 import duovox
 from duovox import Duovox
-from duovox.audio import write_audio
 from duovox.bundle import Bundle
 from duovox.cli import main
 from duovox.config import SampleConfig
@@ -37,6 +36,7 @@ from duovox.serve.schemas import GenerateRequest
 from duovox.serve.settings import ServeConfig
 from duovox.serve.tasks import MAX_FRAMES, Film, Speak, evaluations
 from duovox.serve.worker import Worker
+from duovox.sound.audio import write_audio
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ def test_what_is_not_json_is_refused(client: TestClient, body: bytes, media_type
 
 
 def test_a_guidance_that_runs_off_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duovox.duovox, "MAX_MEL", 1e-9)
+    monkeypatch.setattr(duovox.voice, "MAX_MEL", 1e-9)
     status, code, message = refusal(client.post("/v1/generate", json={"label": "low", "gamma": 2}))
     assert (status, code) == (422, "generation_error")
     assert message == "sampling with gamma 2 and 3 steps ran off to no sound at all; lower gamma"

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from duovox.contracts import OutputError, TrainingError
+from duovox.files import write_tensors
 from duovox.training import checkpoint
-from duovox.training.checkpoint import Progress, load_checkpoint, read_header, save_checkpoint, write_tensors
+from duovox.training.checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 
 
 def trained(seed: int, steps: int) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:

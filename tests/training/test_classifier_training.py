@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from duovox.config import MelScale, Recipe, TrainConfig
 from duovox.contracts import DataError
 from duovox.data import Features, open_features
-from duovox.mel import fit_scale
 from duovox.model import build_classifier, build_model
+from duovox.sound.mel import fit_scale
 from duovox.training.classifier import REPORT_SIGMAS, ClassifierTraining, accuracy_by_sigma, decayed_groups, shift_frames
 from duovox.training.loop import step_generator
 

@@ -12,9 +12,9 @@ from duovox.config import MelConfig, Recipe, TrainConfig, read_recipe
 from duovox.contracts import BundleError, DataError
 from duovox.data import Features, Statistics
 from duovox.evaluation.judge import ResNeXt29
+from duovox.runs import recipe_of_part
 from duovox.training.judge import JudgeTraining, judge_of_run, mask_band, shift_samples
 from duovox.training.loop import step_generator
-from duovox.training.start import recipe_of_part
 
 CPU = torch.device("cpu")
 

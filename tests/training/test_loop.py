@@ -21,11 +21,12 @@ from torch import Tensor, nn
 
 from duovox.config import Recipe, TrainConfig, write_recipe
 from duovox.contracts import OutputError, TrainingError
+from duovox.runs import Part
 from duovox.training import loop
 from duovox.training.classifier import ClassifierTraining
 from duovox.training.ema import averaged
 from duovox.training.loop import Outcome, learning_rate_factor, stop_requests, train
-from duovox.training.start import Part, start_training
+from duovox.training.start import start_training
 from duovox.training.subnet import SubnetTraining
 
 CPU = torch.device("cpu")

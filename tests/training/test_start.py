@@ -12,25 +12,17 @@ import torch
 from conftest import tone
 from safetensors.torch import save_file
 
-from duovox.audio import write_audio
+from duovox.assemble import assemble
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import ExternalConfig, MelConfig, MelInput, Recipe, SeenConfig, TrainConfig, UNetConfig
 from duovox.contracts import NO_LABEL, BundleError, DataError, TrainingError
 from duovox.data import Features, Statistics, narrowed, open_features, prepare, relabelled, restricted, which_split
+from duovox.devices import choose_autocast, choose_device
 from duovox.model import UNetModel, build_classifier
+from duovox.runs import features_for, load_classifier, read_weights, recipe_of_part, scale_of, scale_of_data
+from duovox.sound.audio import write_audio
 from duovox.training import start
-from duovox.training.assemble import assemble
-from duovox.training.start import (
-    choose_autocast,
-    choose_device,
-    features_for,
-    load_classifier,
-    read_weights,
-    recipe_of_part,
-    scale_of,
-    scale_of_data,
-    start_training,
-)
+from duovox.training.start import start_training
 
 CPU = torch.device("cpu")
 

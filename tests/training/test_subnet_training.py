@@ -16,11 +16,11 @@ from duovox.classifiers.frozen import fingerprint
 from duovox.config import MelScale, NoiseConfig, Recipe, TrainConfig
 from duovox.contracts import ShapeError
 from duovox.data import Features, open_features
-from duovox.mel import fit_scale
+from duovox.diffusion.taps import NO_LABEL
 from duovox.model import build_classifier
-from duovox.taps import NO_LABEL
+from duovox.runs import load_classifier
+from duovox.sound.mel import fit_scale
 from duovox.training.loop import step_generator
-from duovox.training.start import load_classifier
 from duovox.training.subnet import SubnetTraining, denoising_loss
 
 CPU = torch.device("cpu")

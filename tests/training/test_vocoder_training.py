@@ -11,9 +11,9 @@ import torch
 
 from duovox.config import MelConfig, Recipe
 from duovox.data import Features, Statistics
-from duovox.mel import LogMel
+from duovox.sound.mel import LogMel
+from duovox.sound.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
 from duovox.training.vocoder import SpectralLoss, VocoderTraining, crop
-from duovox.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
 
 CPU = torch.device("cpu")
 

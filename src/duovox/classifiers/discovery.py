@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from duovox.classifiers.external import ExternalClassifier, at_rest
 from duovox.config import MelConfig, TapConfig
 from duovox.contracts import ClassifierError
-from duovox.taps import first_tensor, tap_energy
+from duovox.diffusion.taps import first_tensor, tap_energy
 
 ITEMS = 3
 """Clips in a probe; it is also run with one fewer, to find the batch axis."""

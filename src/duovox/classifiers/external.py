@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from duovox.blocks import NoiseEmbedding
 from duovox.classifiers.front_end import FrontEnd
 from duovox.config import ExternalConfig, MelConfig, MelScale, NoiseConfig, TapConfig
 from duovox.contracts import ClassifierError, DuovoxError, check_mel, expand_to
-from duovox.mel import unscale_mel
-from duovox.noise import precondition
-from duovox.taps import first_tensor, recording
+from duovox.diffusion.noise import precondition
+from duovox.diffusion.taps import first_tensor, recording
+from duovox.networks.blocks import NoiseEmbedding
+from duovox.sound.mel import unscale_mel
 
 STEM = TapConfig("stem", "BCMT")
 """The tap that every classifier of someone else's has: its input itself."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from duovox.config import MelConfig, MelInput, WaveInput
 from duovox.contracts import BundleError, ConfigError, ShapeError, check_mel
-from duovox.mel import hz_to_mel, mel_filterbank, mel_to_hz, triangles
-from duovox.vocoder.istft_net import check_same_mel, interpolation
+from duovox.sound.mel import hz_to_mel, mel_filterbank, mel_to_hz, triangles
+from duovox.sound.vocoder.istft_net import check_same_mel, interpolation
 
 LOUDEST = 6.0
 """Log-mels are clamped to this before exp; full-scale speech stays below 3."""

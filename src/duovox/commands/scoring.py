@@ -67,12 +67,12 @@ def evaluate(
     """
     places = [out.with_name(out.name + suffix) for suffix in (".json", ".md")] if out else []
     refuse_existing(places, force)
-    from duovox.audio import write_whole
+    from duovox.devices import choose_device
     from duovox.evaluation.judge import PACKAGED_JUDGE
     from duovox.evaluation.quality import load_quality
     from duovox.evaluation.report import Scoring, evaluate_folder
     from duovox.evaluation.systems import Generation, evaluate_model, open_system
-    from duovox.training.start import choose_device
+    from duovox.files import write_whole
 
     wanted = Generation(50 if n is None else n, gamma, steps, sampler, unconditional, batch)
     options = {"n": n, "gamma": gamma, "steps": steps, "sampler": sampler, "unconditional": unconditional or None, "clips": clips}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from duovox.contracts import DuovoxError
 
 if TYPE_CHECKING:
-    from duovox.duovox import Duovox
+    from duovox.voice import Duovox
 
 
 def serve(
@@ -63,8 +63,8 @@ def serve(
     )
 
     def load() -> Duovox:
-        from duovox.duovox import Duovox
-        from duovox.training.start import choose_device
+        from duovox.devices import choose_device
+        from duovox.voice import Duovox
 
         return Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
 

@@ -14,7 +14,7 @@ from duovox.config import to_dict
 from duovox.contracts import DuovoxError, OutputError
 
 if TYPE_CHECKING:
-    from duovox.duovox import Clip
+    from duovox.voice import Clip
 
 AudioFormat = Literal["wav", "flac", "ogg"]
 SOUND_SUFFIXES = tuple(f".{name}" for name in get_args(AudioFormat))
@@ -68,8 +68,8 @@ def generate(
     """
     places = _clip_paths(out, label, seed, n, format)
     refuse_existing([p.with_suffix(s) for p in places for s in _suffixes(p, spectrogram)], force)
-    from duovox.duovox import Duovox
-    from duovox.training.start import choose_device
+    from duovox.devices import choose_device
+    from duovox.voice import Duovox
 
     voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
     wanted = None if label == "any" and label not in voice.labels else label
@@ -110,8 +110,9 @@ def _suffixes(path: Path, spectrogram: bool) -> list[str]:
 
 
 def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: bool) -> None:
-    from duovox.audio import write_audio, write_whole
-    from duovox.picture import sheet
+    from duovox.files import write_whole
+    from duovox.sound.audio import write_audio
+    from duovox.sound.picture import sheet
 
     story = {
         "label": clip.label,
@@ -145,9 +146,9 @@ def classify(
         as_json: Print one JSON object with every label's probability per file.
         device: Where to compute.
     """
-    from duovox.audio import READABLE
-    from duovox.duovox import Duovox
-    from duovox.training.start import choose_device
+    from duovox.devices import choose_device
+    from duovox.sound.audio import READABLE
+    from duovox.voice import Duovox
 
     files = [f for s in sounds for f in (_sounds_below(s, READABLE) if s.is_dir() else [s])]
     if not files:

@@ -76,9 +76,9 @@ def bundle(
         vocoder: A bundle (name, folder, hub id) whose vocoder to use where the runs hold none.
         force: Replace a bundle that is there.
     """
+    from duovox.assemble import assemble
     from duovox.bundle import write_bundle
-    from duovox.duovox import Duovox
-    from duovox.training.assemble import assemble
+    from duovox.voice import Duovox
 
     borrowed = Duovox.from_pretrained(vocoder).bundle.vocoder if vocoder else None
     figures, text = _read_json(scores) if scores else {}, _read_text(card) if card else ""
@@ -100,8 +100,8 @@ def calibrate(
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
         force: Replace a bundle that is at --out.
     """
-    from duovox.duovox import Duovox
-    from duovox.training.calibration import levels_table
+    from duovox.calibration import levels_table
+    from duovox.voice import Duovox
 
     voice = Duovox.from_pretrained(bundle, trust_code=trust_code)
     print(levels_table(voice.calibrate(data, limit)))

@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from duovox.audio import fit_length, read_audio
 from duovox.config import MelConfig, from_dict, to_dict, to_json
 from duovox.contracts import NO_LABEL, AudioError, ConfigError, DataError, OutputError
 from duovox.data.sources import SPLITS, Scan, Source, check_counts, scan
 from duovox.data.storage import ArrayWriter, built_beside, open_array
-from duovox.mel import LogMel
+from duovox.sound.audio import fit_length, read_audio
+from duovox.sound.mel import LogMel
 
 FORMAT = 1
 FULL_SCALE = 2**15  # of the int16 waves

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.audio import READABLE, read_audio
 from duovox.config import to_json
 from duovox.contracts import AudioError, DataError, OutputError
 from duovox.data.features import (
@@ -29,7 +28,8 @@ from duovox.data.features import (
     whole_manifest,
 )
 from duovox.data.storage import ArrayWriter, built_beside
-from duovox.mel import LogMel
+from duovox.sound.audio import READABLE, read_audio
+from duovox.sound.mel import LogMel
 
 LONGEST = 600.0
 """Seconds that a noise recording may last: many are longer than any sound file of a word."""

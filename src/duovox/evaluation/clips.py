@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.audio import READABLE, fit_length, native_rate, read_audio
 from duovox.contracts import DataError, LabelError
 from duovox.evaluation.judge import CLIP_SAMPLES, SAMPLE_RATE
+from duovox.sound.audio import READABLE, fit_length, native_rate, read_audio
 
 
 @dataclass(frozen=True, eq=False)

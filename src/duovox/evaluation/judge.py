@@ -22,9 +22,9 @@ from safetensors.torch import save as write_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duovox.audio import write_whole
 from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, ShapeError
-from duovox.mel import mel_filterbank
+from duovox.files import write_whole
+from duovox.sound.mel import mel_filterbank
 
 PACKAGED_JUDGE = Path(__file__).parent.parent / "judges" / "sc06.safetensors"
 """The judge that ships: compact, trained on the words zero..five."""

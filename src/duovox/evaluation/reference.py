@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as write_tensors
 
-from duovox.audio import write_whole
 from duovox.contracts import DataError, OutputError
 from duovox.data import Features
 from duovox.evaluation.bins import Bins, enough_for_bins, fit_bins
 from duovox.evaluation.judge import SAMPLE_RATE, Judge, Scores
 from duovox.evaluation.metrics import Gaussian, fit_gaussian
+from duovox.files import write_whole
 
 REFERENCE_FORMAT = "duovox-reference-1"
 

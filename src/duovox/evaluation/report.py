@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 import duovox
-from duovox.audio import fit_length
 from duovox.contracts import DataError, ShapeError
 from duovox.data import Features, open_features
 from duovox.evaluation import metrics
@@ -28,6 +27,7 @@ from duovox.evaluation.clips import Clips, read_clips
 from duovox.evaluation.judge import CLIP_SAMPLES, Judge, Scores, as_floats
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import Reference, reference_scores
+from duovox.sound.audio import fit_length
 
 RESAMPLES = 200
 """Resamples of a bootstrap interval."""

@@ -7,28 +7,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-from duovox.audio import write_audio, write_whole
+from duovox.assemble import assemble
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import SampleConfig, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError, DataError, OutputError
 from duovox.data import open_features
-from duovox.duovox import Duovox, locate
 from duovox.evaluation.clips import Clips, read_files
 from duovox.evaluation.judge import Judge
 from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Report, Scoring, evaluate, require_enough
-from duovox.training.assemble import assemble
-from duovox.training.loop import differences
+from duovox.files import claimed, differences, write_whole
+from duovox.sound.audio import write_audio
+from duovox.voice import Duovox, locate
 
 CLIPS_FORMAT = "duovox-clips-1"
 SETTINGS = "settings.json"
@@ -168,30 +166,6 @@ def _settle(folder: Path, story: dict[str, Any]) -> None:
         raise DataError(f"{path} cannot be read ({error}); choose a new folder for the clips") from None
     for name, old, new in differences(before, story):
         raise OutputError(f"the clips in {folder} were made with {name} = {old!r}, now it is {new!r}; choose a new folder")
-
-
-@contextmanager
-def claimed(folder: Path, what: str = "clips") -> Iterator[None]:
-    """Hold a folder (made if missing) for this process alone; a lock of the file system, so a killed run leaves none behind."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise OutputError(f"cannot write {what} to {folder}: {error.strerror or error}") from None
-    try:
-        _lock(handle, folder, what)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path, what: str) -> None:
-    import fcntl  # not on every system: only who makes clips needs it
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OutputError(f"another run is writing {what} to {folder}; wait for it or choose another folder") from None
 
 
 def _note(voice: Duovox, sample: SampleConfig, places: dict[str | None, list[Path]], first: int) -> str:

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 
 import duovox
-from duovox.audio import write_whole
 from duovox.experiments.claims import ENOUGH_ACCURACY, RULES, Claim, recommended, regimes_claims, table1_claims
-from duovox.experiments.exhibits import plot_curves, write_sheet, write_sounds
-from duovox.experiments.findings import Findings, gather
-from duovox.experiments.hearing import Heard
+from duovox.experiments.figures import plot_curves, write_sheet, write_sounds
 from duovox.experiments.plan import TRAIN_SNR, System
-from duovox.experiments.provenance import digest_of, machines
 from duovox.experiments.records import Result
+from duovox.experiments.results import Findings, gather
+from duovox.experiments.robustness import Heard
 from duovox.experiments.runner import Bench
 from duovox.experiments.tables import cells, heads, hearing_table, results_notes, results_table, spread_text
-from duovox.training.start import read_weights
+from duovox.files import write_whole
+from duovox.provenance import digest_of, machines
+from duovox.runs import read_weights
 
 _TITLES = {
     "table1": "Table 1: score models of equal budget",

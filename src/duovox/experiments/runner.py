@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from duovox.audio import write_whole
+from duovox.assemble import assemble
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import Recipe, SampleConfig, to_dict
 from duovox.contracts import GenerationError, TrainingError
 from duovox.data import Features, narrowed, open_features
-from duovox.duovox import Duovox
+from duovox.devices import DeviceName, Precision, choose_autocast, choose_device
 from duovox.evaluation.clips import Clips, narrowed_clips
 from duovox.evaluation.judge import Judge
 from duovox.evaluation.metrics import fit_gaussian, frechet_distance
@@ -32,11 +32,12 @@ from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Scoring, evaluate
 from duovox.evaluation.systems import Generation, make_clips
 from duovox.experiments.plan import Plan, System, Trial
-from duovox.experiments.provenance import digest_of, note_machine
-from duovox.training.assemble import assemble
-from duovox.training.loop import differences
-from duovox.training.start import DeviceName, Part, Precision, choose_autocast, choose_device, read_weights, recipe_of_part, start_training
-from duovox.vocoder.istft_net import ISTFTNet
+from duovox.files import differences, write_whole
+from duovox.provenance import digest_of, note_machine
+from duovox.runs import Part, read_weights, recipe_of_part
+from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.training.start import start_training
+from duovox.voice import Duovox
 
 
 @dataclass

@@ -11,16 +11,17 @@ from duovox.config import Recipe
 from duovox.contracts import ConfigError, DataError
 from duovox.data import Features, add_background, narrowed, open_features
 from duovox.data.noisy import read_backgrounds
-from duovox.duovox import Duovox
+from duovox.devices import DeviceName, Precision, choose_device
 from duovox.evaluation.judge import PACKAGED_JUDGE, Judge
 from duovox.evaluation.quality import load_quality, sampled
 from duovox.evaluation.reference import require_comparable
-from duovox.evaluation.systems import claimed
-from duovox.experiments.hearing import hear
 from duovox.experiments.page import write_page
 from duovox.experiments.plan import TRAIN_SNR, Experiment, Plan, make_plan
+from duovox.experiments.robustness import hear
 from duovox.experiments.runner import Bench, Clock
-from duovox.training.start import DeviceName, Precision, choose_device, features_for
+from duovox.files import claimed
+from duovox.runs import features_for
+from duovox.voice import Duovox
 
 
 @dataclass(frozen=True)

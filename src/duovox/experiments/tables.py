@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from duovox.experiments.findings import Findings
-from duovox.experiments.hearing import Heard
 from duovox.experiments.records import Result, Spread, SystemCosts, group_name
+from duovox.experiments.results import Findings
+from duovox.experiments.robustness import Heard
 from duovox.experiments.runner import Bench
 
 _HEADS = ("clips", "params M (trained)", "GMACs", "n", "FID", "IS", "mIS", "AM", "NDB", "label accuracy (95 %)", "nearest own")

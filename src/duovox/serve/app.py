@@ -27,7 +27,7 @@ from duovox.serve.settings import ServeConfig
 from duovox.serve.worker import Worker
 
 if TYPE_CHECKING:
-    from duovox.duovox import Duovox
+    from duovox.voice import Duovox
 
 DRAIN_SECONDS = 10.0
 """How long jobs may still run once the last client has been answered or has given up."""

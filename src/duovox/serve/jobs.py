@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from duovox.duovox import Duovox
+    from duovox.voice import Duovox
 
 
 class Task(Protocol):

@@ -8,7 +8,6 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, get_args
 
 from duovox import __version__
-from duovox.audio import encode_audio
 from duovox.config import SampleConfig
 from duovox.serve.pictures import picture
 from duovox.serve.schemas import (
@@ -27,12 +26,13 @@ from duovox.serve.schemas import (
 )
 from duovox.serve.settings import MAX_CLIPS, MAX_GAMMA, MAX_STEPS, ServeConfig
 from duovox.serve.tasks import Speak, Spoken
+from duovox.sound.audio import encode_audio
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from duovox.duovox import Clip, Duovox, Heard, VocoderName
+    from duovox.voice import Clip, Duovox, Heard, VocoderName
 
 
 def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:

@@ -22,7 +22,7 @@ from duovox.serve.app import create_app
 from duovox.serve.settings import CONNECTIONS, HEADER_SECONDS, IDLE_SECONDS, UNREAD_SECONDS, ServeConfig
 
 if TYPE_CHECKING:
-    from duovox.duovox import Duovox
+    from duovox.voice import Duovox
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from duovox.audio import MAX_SECONDS
 from duovox.contracts import ConfigError
+from duovox.sound.audio import MAX_SECONDS
 
 MAX_CLIPS, MAX_STEPS, MAX_GAMMA = 16, 100, 20.0
 """The most that one request may ask for."""

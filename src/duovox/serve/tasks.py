@@ -14,7 +14,7 @@ from duovox.config import SampleConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from duovox.duovox import Clip, Duovox, Heard, VocoderName
+    from duovox.voice import Clip, Duovox, Heard, VocoderName
 
 MAX_FRAMES = 24
 

@@ -11,10 +11,10 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.audio import Header, decode_audio, read_header
 from duovox.contracts import AudioError
 from duovox.serve.refusals import RefusedError
 from duovox.serve.settings import ServeConfig
+from duovox.sound.audio import Header, decode_audio, read_header
 
 MAX_SAMPLES_A_SECOND = 192_000
 """Of all channels together: a file that claims more (a few bytes of FLAC can) is not decoded."""

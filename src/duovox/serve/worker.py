@@ -20,7 +20,7 @@ from duovox.serve.metrics import Metrics
 from duovox.serve.refusals import RefusedError, internal_error, mended_by_the_caller
 
 if TYPE_CHECKING:
-    from duovox.duovox import Duovox
+    from duovox.voice import Duovox
 
 log = logging.getLogger(__name__)
 

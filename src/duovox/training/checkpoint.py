@@ -6,7 +6,6 @@ Takes the state of a `Trainee` from `loop`; gives it back bit for bit.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from duovox.contracts import OutputError, TrainingError
+from duovox.contracts import TrainingError
+from duovox.files import write_tensors
 
 FORMAT = "duovox-checkpoint-1"
 
@@ -29,23 +28,6 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file under a temporary name, flush it to disk and rename it. Raises `OutputError`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata)))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def save_checkpoint(

@@ -14,9 +14,9 @@ from torch.optim import AdamW, Optimizer
 from duovox.config import MelScale, NoiseConfig, Recipe, TrainConfig
 from duovox.contracts import Classifier
 from duovox.data import Batches, Features, in_order
-from duovox.mel import scale_mel
+from duovox.diffusion.noise import add_noise, training_sigma
 from duovox.model import build_classifier
-from duovox.noise import add_noise, training_sigma
+from duovox.sound.mel import scale_mel
 from duovox.training.ema import averaged
 
 REPORT_SIGMAS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

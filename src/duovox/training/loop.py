@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from duovox.config import TrainConfig
 from duovox.contracts import OutputError, TrainingError
-from duovox.training.checkpoint import Progress, load_checkpoint, read_header, save_checkpoint, write_tensors
+from duovox.files import differences, write_tensors
+from duovox.training.checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 
 
 class Trainee(Protocol):
@@ -230,15 +231,6 @@ class Run:
         save_checkpoint(self.checkpoint, trainee.modules, trainee.optimizers, progress, self.facts)
         facts = {**self.facts, "step": progress.step, "seconds": round(progress.seconds)}
         write_tensors(self.weights, trainee.weights(), {"duovox": json.dumps(facts)})
-
-
-def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The leaves in which two JSON values differ, as (dotted path, old, new)."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new:
-        yield path, old, new
 
 
 def _open_board(folder: Path) -> Any:

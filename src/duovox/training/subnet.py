@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from duovox.classifiers.encoder import EncoderClassifier
 from duovox.config import MelScale, NoiseConfig, Recipe
 from duovox.contracts import NO_LABEL, expand_to
 from duovox.data import Batches, Features, in_order
-from duovox.mel import scale_mel
+from duovox.diffusion.noise import add_noise, precondition, training_sigma
 from duovox.model import AnyClassifier, GenerativeClassifier, build_model
-from duovox.noise import add_noise, precondition, training_sigma
+from duovox.networks.encoder import EncoderClassifier
+from duovox.sound.mel import scale_mel
 from duovox.training.classifier import decayed_groups, shift_frames
 from duovox.training.ema import averaged
 

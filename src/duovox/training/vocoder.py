@@ -14,10 +14,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from duovox.config import MelConfig, Recipe
 from duovox.data import Batches, Features
-from duovox.mel import LogMel
-from duovox.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
-from duovox.vocoder.istft_net import ISTFTNet
-from duovox.vocoder.source import measure_pitch, pitch_loss
+from duovox.sound.mel import LogMel
+from duovox.sound.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
+from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.sound.vocoder.source import measure_pitch, pitch_loss
 
 RESOLUTIONS = (128, 512, 2048)
 VALIDATION_CLIPS = 96

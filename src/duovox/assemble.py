@@ -1,0 +1,72 @@
+"""From finished runs to a bundle: takes the run folders of `loop`, gives a `Bundle` to `bundle.write_bundle`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from duovox.bundle import FORMAT, Bundle, BundleConfig, git_revision
+from duovox.classifiers.frozen import fingerprint
+from duovox.classifiers.loading import needs
+from duovox.config import ExternalConfig, Recipe
+from duovox.contracts import BundleError
+from duovox.files import differences
+from duovox.model import build_model
+from duovox.runs import Part, classifier_folder, fill_classifier, read_weights, recipe_of_part, scale_of
+from duovox.sound.vocoder.istft_net import ISTFTNet
+
+
+def assemble(
+    out: Path,
+    recipe: Recipe,
+    scores: dict[str, Any] | None = None,
+    card: str = "",
+    network: nn.Module | None = None,
+    vocoder: ISTFTNet | None = None,
+    on: Path | None = None,
+) -> Bundle:
+    """Put the classifier (`<out>/classifier`, or `<out>/original` for someone else's as it came), `<out>/subnet` and, if there
+    is one, `<out>/vocoder` together; `vocoder` takes its place where there is none, `on` that of the classifier's folder.
+
+    Raises `TrainingError` for a missing run, and `BundleError` for a part of another recipe or a subnet that was trained on
+    another classifier.
+    """
+    folder = on or classifier_folder(out, recipe)
+    facts, tensors = _part_of(folder, "original" if folder.name == "original" else "classifier", recipe)
+    subnet_facts, subnet_tensors = _part_of(out / "subnet", "subnet", recipe)
+    model = build_model(recipe, fill_classifier(folder, recipe, scale_of(facts), len(facts["labels"]), tensors, network))
+    if fingerprint(model.classifier.network) != subnet_facts["classifier"]:
+        raise BundleError(f"{out}/subnet was trained on another classifier than the one in {folder}; train the subnet again")
+    model.subnet.load_state_dict(subnet_tensors, strict=True)
+    runs = {"classifier": facts, "subnet": subnet_facts}
+    if (out / "vocoder").is_dir():
+        runs["vocoder"], vocoder_tensors = _part_of(out / "vocoder", "vocoder", recipe)
+        vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
+        vocoder.load_state_dict(vocoder_tensors, strict=True)
+    origin = {part: {key: run[key] for key in ("step", "seconds", "clips", "data")} for part, run in runs.items()}
+    card = card or (external_card(recipe.external) if recipe.external else "")
+    config = BundleConfig(FORMAT, tuple(facts["labels"]), recipe, scale_of(facts), git_revision(), origin, scores or {})
+    return Bundle(config, model, vocoder, card)
+
+
+def external_card(external: ExternalConfig) -> str:
+    """A model card that says what the bundle of someone else's classifier is, and what it takes to open it."""
+    state = "a copy fine-tuned on noise" if external.conditioned else "used as it came; it never met noise"
+    taps = ", ".join(tap.name for tap in external.taps) or "its input alone"
+    return (
+        f"# A classifier made elsewhere that speaks: {', '.join(external.labels)}\n\n"
+        f"Made with duovox from {external.entry or f'a module ({external.source})'} ({state}). Tapped layers: {taps}.\n\n"
+        f"To load it again, {needs(external)}. Generated speech is synthetic: say so where you use it.\n"
+    )
+
+
+def _part_of(folder: Path, part: Part | Literal["original"], recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Facts and weights of one run, which must have been trained with this recipe."""
+    facts, tensors = read_weights(folder)
+    for path, old, new in differences(facts["recipe"], recipe_of_part(recipe, part)):
+        raise BundleError(
+            f"{folder} was trained with {path} = {old!r}, recipe {recipe.name} has {new!r}; name the recipe it was trained with"
+        )
+    return facts, tensors

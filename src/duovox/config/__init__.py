@@ -1,0 +1,37 @@
+"""Every setting of duovox, as frozen dataclasses that check themselves; TOML and JSON in and out.
+
+A setting stands here once and nowhere else. Nothing here imports torch, so that `duovox --help` stays fast.
+"""
+
+from duovox.config.diffusion import Calibration, NoiseConfig, SampleConfig
+from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
+from duovox.config.fields import from_dict, to_dict, to_json
+from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
+from duovox.config.recipe import Recipe, read_recipe, write_recipe
+from duovox.config.sound import MelConfig, MelScale, VocoderConfig
+from duovox.config.training import SeenConfig, TrainConfig
+
+__all__ = [
+    "Calibration",
+    "EncoderConfig",
+    "ExternalConfig",
+    "MelConfig",
+    "MelInput",
+    "MelScale",
+    "NoiseConfig",
+    "Recipe",
+    "SampleConfig",
+    "SeenConfig",
+    "SubnetConfig",
+    "TapConfig",
+    "TrainConfig",
+    "UNetConfig",
+    "VocoderConfig",
+    "WaveInput",
+    "from_dict",
+    "read_input",
+    "read_recipe",
+    "to_dict",
+    "to_json",
+    "write_recipe",
+]

@@ -1,0 +1,52 @@
+"""Settings of training: how long and how fast, and which of the clips a score model sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from duovox.config.fields import check, require
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one network is trained. `updates` counts optimiser steps; the last `cooldown` share of them decays the rate to 0.
+
+    No updates at all leave the network as it was drawn (a classifier like that is a baseline of its own).
+    """
+
+    updates: int = 3000
+    batch: int = 64
+    rate: float = 2e-3
+    warmup: int = 100
+    cooldown: float = 0.3
+    weight_decay: float = 0.01
+    ema_decay: float = 0.999
+    clip_norm: float = 1.0
+    shift_frames: int = 0
+    label_smoothing: float = 0.0
+    validate_every: int = 500
+    checkpoint_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = "batch rate clip_norm validate_every checkpoint_every"
+        check("train", self, positive=positive, not_negative="updates warmup weight_decay shift_frames seed")
+        require(0 <= self.cooldown <= 1, f"train.cooldown must lie in [0, 1], not {self.cooldown}")
+        require(0 <= self.ema_decay < 1, f"train.ema_decay must lie in [0, 1), not {self.ema_decay}")
+        require(0 <= self.label_smoothing < 1, f"train.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
+
+
+@dataclass(frozen=True)
+class SeenConfig:
+    """Which of the train clips a score model sees: a share of them (the same at every start), of these labels (none named: all).
+
+    `other_data` lets it see other recordings than its classifier was trained on: they are scaled as the classifier's were, and words
+    that it does not know have no label.
+    """
+
+    share: float = 1.0
+    labels: tuple[str, ...] = ()
+    other_data: bool = False
+
+    def __post_init__(self) -> None:
+        require(0 < self.share <= 1, f"subnet_sees.share must lie in (0, 1], not {self.share}")

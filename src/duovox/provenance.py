@@ -1,0 +1,48 @@
+"""Where figures come from: takes a file of weights or a device, gives its digest, and the machines that parts were trained on, to
+`runner` and `page`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from duovox.files import write_whole
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, computed once for each time of its last change."""
+    return _digest(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _digest(path: Path, _modified: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def machine(device: torch.device) -> str:
+    """The class of machine this is: processor, cores, torch, and the accelerator if it computes; no names of hosts."""
+    info, processor = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
+    if info.is_file():
+        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
+    accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
+    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{accelerator}, torch {torch.__version__}"
+
+
+def note_machine(path: Path, device: torch.device) -> None:
+    """Add this machine to those that a part was trained on."""
+    known = machines(path)
+    if machine(device) not in known:
+        write_whole(path, json.dumps([*known, machine(device)]).encode(), force=True, parents=True)
+
+
+def machines(path: Path) -> list[str]:
+    """The machines noted in a file."""
+    return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []

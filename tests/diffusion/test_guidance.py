@@ -1,0 +1,149 @@
+"""guidance.py: on a labelled Gaussian mixture, denoiser, posterior and conditional denoiser are all known exactly."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from duovox.config import NoiseConfig
+from duovox.diffusion.guidance import Guided, Strength
+from duovox.diffusion.noise import sigma_grid
+from duovox.diffusion.sampler import heun
+
+MEANS = torch.tensor([[2.0, 1.0], [-2.0, 1.5], [0.5, -2.5]], dtype=torch.float64)
+STDS = torch.tensor([0.3, 0.5, 0.4], dtype=torch.float64)
+PRIOR = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+
+
+class Mixture:
+    """Label k has the clean points N(MEANS[k], STDS[k]^2) of shape (1, 1, 2), drawn with probability PRIOR[k]."""
+
+    def __init__(self, label: Tensor) -> None:
+        self.label = label
+        self.plain_calls = self.gradient_calls = 0
+
+    @staticmethod
+    def log_joint(noised: Tensor, sigma: Tensor) -> Tensor:
+        """log p(label) + log p(noised | label) for every label, (B, 3)."""
+        variance = STDS.square() + sigma.square()[:, None]
+        distance = (noised.reshape(-1, 1, 2) - MEANS).square().sum(dim=2)
+        return PRIOR.log() - variance.log() - distance / (2 * variance)
+
+    @staticmethod
+    def conditional(noised: Tensor, sigma: Tensor) -> Tensor:
+        """E[clean | noised, label] for every label, (B, 3, 2)."""
+        data, noise = STDS.square()[:, None], sigma.square()[:, None, None]
+        return (data * noised.reshape(-1, 1, 2) + noise * MEANS) / (data + noise)
+
+    def own(self, noised: Tensor, sigma: Tensor) -> Tensor:
+        """The exact conditional denoiser of each item's label."""
+        return self.conditional(noised, sigma)[torch.arange(len(noised)), self.label].reshape(noised.shape)
+
+    def _unconditional(self, noised: Tensor, sigma: Tensor) -> Tensor:
+        posterior = self.log_joint(noised, sigma).softmax(dim=1)
+        return (posterior[:, :, None] * self.conditional(noised, sigma)).sum(dim=1).reshape(noised.shape)
+
+    def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
+        self.plain_calls += 1
+        return self._unconditional(noised, sigma)
+
+    def with_label_gradient(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        self.gradient_calls += 1
+        source = noised.detach().requires_grad_()
+        log_posterior = self.log_joint(source, sigma).log_softmax(dim=1)[torch.arange(len(noised)), self.label]
+        (gradient,) = torch.autograd.grad(log_posterior.sum(), source)
+        return self._unconditional(noised, sigma), gradient
+
+
+LABEL = torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def points(sigma: Tensor) -> Tensor:
+    return 3 * torch.randn(len(sigma), 1, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * (1 + sigma[0])
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0, 4.0, 50.0])
+def test_at_gamma_one_guidance_gives_the_conditional_denoiser(sigma: float) -> None:
+    """Bayes: grad log p(noised) + grad log p(label | noised) = grad log p(noised | label)."""
+    sigmas = torch.full((6,), sigma, dtype=torch.float64)
+    mixture, noised = Mixture(LABEL), points(sigmas)
+    torch.testing.assert_close(Guided(mixture, Strength(1.0))(noised, sigmas), mixture.own(noised, sigmas), rtol=0, atol=1e-5)
+
+
+def test_every_item_has_its_own_sigma() -> None:
+    sigmas = torch.tensor([0.1, 0.5, 1.0, 2.0, 5.0, 20.0], dtype=torch.float64)
+    mixture, noised = Mixture(LABEL), points(sigmas)
+    torch.testing.assert_close(Guided(mixture, Strength(1.0))(noised, sigmas), mixture.own(noised, sigmas), rtol=0, atol=1e-5)
+
+
+def test_gamma_scales_the_gradient() -> None:
+    """Guidance is affine in gamma: at 3 it goes three times as far from the unguided denoiser as at 1."""
+    sigmas = torch.full((6,), 1.0, dtype=torch.float64)
+    mixture, noised = Mixture(LABEL), points(sigmas)
+    plain = mixture(noised, sigmas)
+    torch.testing.assert_close(Guided(mixture, Strength(3.0))(noised, sigmas) - plain, 3 * (mixture.own(noised, sigmas) - plain))
+
+
+def test_gamma_zero_costs_no_gradient() -> None:
+    sigmas = torch.full((6,), 1.0, dtype=torch.float64)
+    mixture, noised = Mixture(LABEL), points(sigmas)
+    assert torch.equal(Guided(mixture, Strength(0.0))(noised, sigmas), Mixture(LABEL)(noised, sigmas))
+    assert (mixture.plain_calls, mixture.gradient_calls) == (1, 0)
+
+
+def test_the_interval_holds_for_each_item() -> None:
+    """Both ends belong to it; an item outside gets the unguided denoised beside guided neighbours."""
+    sigmas = torch.tensor([0.49, 0.5, 1.0, 2.0, 2.01, 30.0], dtype=torch.float64)
+    mixture, noised = Mixture(LABEL), points(sigmas)
+    guided = Guided(mixture, Strength(1.0, low=0.5, high=2.0))(noised, sigmas)
+    inside = torch.tensor([False, True, True, True, False, False])
+    torch.testing.assert_close(guided[inside], mixture.own(noised, sigmas)[inside])
+    assert torch.equal(guided[~inside], mixture(noised, sigmas)[~inside])
+
+
+def test_a_schedule_weighs_gamma_by_its_share_of_the_variance() -> None:
+    """At sigma = sigma_data half of the noised mel is noise; early and late add up to the constant schedule."""
+    sigma = torch.tensor([1e-3, 0.5, 1e3])
+    early, late = (Strength(4.0, schedule=name, sigma_data=0.5).at(sigma) for name in ("early", "late"))
+    torch.testing.assert_close(early, torch.tensor([0.0, 2.0, 4.0]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(early + late, Strength(4.0).at(sigma))
+    assert Strength(4.0, low=0.4, high=0.6, schedule="late").at(sigma).tolist() == [0.0, 2.0, 0.0]
+
+
+@pytest.mark.parametrize("sigma", [0.4, 2.1])
+def test_outside_the_interval_no_gradient_is_computed(sigma: float) -> None:
+    sigmas = torch.full((6,), sigma, dtype=torch.float64)
+    mixture, noised = Mixture(LABEL), points(sigmas)
+    assert torch.equal(Guided(mixture, Strength(3.0, low=0.5, high=2.0))(noised, sigmas), Mixture(LABEL)(noised, sigmas))
+    assert (mixture.plain_calls, mixture.gradient_calls) == (1, 0)
+
+
+def test_inside_the_interval_one_call_serves_both() -> None:
+    mixture, sigmas = Mixture(LABEL), torch.full((6,), 1.0, dtype=torch.float64)
+    Guided(mixture, Strength(3.0))(points(sigmas), sigmas)
+    assert (mixture.plain_calls, mixture.gradient_calls) == (0, 1)
+
+
+def test_guided_sampling_draws_the_label_it_was_told() -> None:
+    """900 points through Heun at gamma 1: each label's points have its mean and its standard deviation."""
+    label = torch.arange(3).repeat(300)
+    config = NoiseConfig(sigma_min=0.005)
+    noised = config.sigma_max * torch.randn(900, 1, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ends = heun(Guided(Mixture(label), Strength(1.0)), noised, sigma_grid(60, config)).reshape(900, 2)
+    assert torch.equal(torch.cdist(ends, MEANS).argmin(dim=1), label)
+    for k in range(3):
+        own = ends[label == k]
+        torch.testing.assert_close(own.mean(dim=0), MEANS[k], rtol=0, atol=5 * STDS[k].item() / math.sqrt(300))
+        torch.testing.assert_close(own.std(dim=0), STDS[k].expand(2), rtol=0.15, atol=0)
+
+
+def test_unguided_sampling_draws_the_labels_as_often_as_they_come() -> None:
+    """The same machine at gamma 0 gives the mixture itself: the guided test does not pass by a lucky start."""
+    config = NoiseConfig(sigma_min=0.005)
+    noised = config.sigma_max * torch.randn(900, 1, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ends = heun(Guided(Mixture(torch.zeros(900, dtype=torch.long)), Strength(0.0)), noised, sigma_grid(60, config)).reshape(900, 2)
+    share = torch.cdist(ends, MEANS).argmin(dim=1).bincount(minlength=3) / 900
+    torch.testing.assert_close(share.double(), PRIOR, rtol=0, atol=4 * 0.5 / math.sqrt(900))

@@ -1,0 +1,94 @@
+"""training/assemble.py: runs become the bundle they say they are, or a reason why not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from duovox.assemble import assemble
+from duovox.bundle import read_bundle, write_bundle
+from duovox.config import Recipe, SampleConfig, TrainConfig
+from duovox.contracts import BundleError, TrainingError
+from duovox.runs import read_weights, recipe_of_part, scale_of
+from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.training.start import start_training
+
+
+@pytest.fixture
+def runs(tiny_runs: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    return Path(shutil.copytree(tiny_runs, tmp_path / "runs"))
+
+
+def add_vocoder(runs: Path, recipe: Recipe) -> ISTFTNet:
+    """An untrained vocoder as a finished run would leave it."""
+    vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
+    facts = {"part": "vocoder", "recipe": recipe_of_part(recipe, "vocoder"), "step": 7, "seconds": 1, "clips": 18, "data": "d"}
+    (runs / "vocoder").mkdir()
+    save_file(vocoder.state_dict(), runs / "vocoder" / "weights.safetensors", {"duovox": json.dumps(facts)})
+    return vocoder
+
+
+def test_the_bundle_holds_the_averages_of_the_runs(tiny_runs: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    bundle = assemble(tiny_runs, tiny_recipe, {"accuracy": 0.5}, "# Card")
+    for part, module in (("classifier", bundle.model.classifier.network), ("subnet", bundle.model.subnet)):
+        facts, tensors = read_weights(tiny_runs / part)
+        assert module.state_dict().keys() == tensors.keys()
+        assert all(torch.equal(value, tensors[name]) for name, value in module.state_dict().items())
+        assert bundle.config.origin[part] == {key: facts[key] for key in ("step", "seconds", "clips", "data")}
+        assert bundle.config.mel_scale == scale_of(facts)
+    assert bundle.model.classifier.unchanged()
+    assert bundle.config.labels == ("high", "low", "mid")
+    assert bundle.config.scores == {"accuracy": 0.5} and bundle.card == "# Card" and bundle.vocoder is None
+    write_bundle(bundle, tmp_path / "b")
+    assert read_bundle(tmp_path / "b").config.recipe == tiny_recipe
+
+
+def test_a_vocoder_comes_along(runs: Path, tiny_recipe: Recipe) -> None:
+    vocoder = add_vocoder(runs, tiny_recipe)
+    bundle = assemble(runs, tiny_recipe)
+    assert bundle.vocoder is not None and bundle.config.origin["vocoder"]["step"] == 7
+    assert all(torch.equal(value, vocoder.state_dict()[name]) for name, value in bundle.vocoder.state_dict().items())
+
+
+def test_sampling_settings_come_from_the_recipe_given(tiny_runs: Path, tiny_recipe: Recipe) -> None:
+    recipe = dataclasses.replace(tiny_recipe, sample=SampleConfig(steps=7, gamma=1.5))
+    assert assemble(tiny_runs, recipe).config.recipe.sample == SampleConfig(steps=7, gamma=1.5)
+
+
+def test_a_missing_part(runs: Path, tiny_recipe: Recipe) -> None:
+    shutil.rmtree(runs / "subnet")
+    with pytest.raises(TrainingError, match="no trained subnet"):
+        assemble(runs, tiny_recipe)
+
+
+def test_a_vocoder_folder_without_weights(runs: Path, tiny_recipe: Recipe) -> None:
+    (runs / "vocoder").mkdir()
+    with pytest.raises(TrainingError, match="no trained vocoder"):
+        assemble(runs, tiny_recipe)
+
+
+def test_parts_of_another_recipe(runs: Path, tiny_recipe: Recipe) -> None:
+    other = dataclasses.replace(tiny_recipe, train_subnet=TrainConfig(updates=99))
+    with pytest.raises(BundleError, match=r"subnet was trained with train_subnet\.batch = 4, recipe tiny has 64"):
+        assemble(runs, other)
+    add_vocoder(runs, dataclasses.replace(tiny_recipe, mel=dataclasses.replace(tiny_recipe.mel, floor=1e-4)))
+    with pytest.raises(BundleError, match=r"vocoder was trained with mel\.floor = 0\.0001, recipe tiny has 1e-05"):
+        assemble(runs, tiny_recipe)
+
+
+def test_a_subnet_of_another_classifier(runs: Path, tiny_recipe: Recipe, tiny_features: Path) -> None:
+    """The classifier was trained anew after the subnet had been."""
+    facts, tensors = read_weights(runs / "classifier")
+    tensors["stem.bias"][0] += 1e-6
+    save_file(tensors, runs / "classifier" / "weights.safetensors", {"duovox": json.dumps(facts)})
+    with pytest.raises(BundleError, match="trained on another classifier"):
+        assemble(runs, tiny_recipe)
+    with pytest.raises(TrainingError, match="was started with classifier = "):
+        start_training("subnet", tiny_recipe, tiny_features, runs, resume=True, device="cpu")
