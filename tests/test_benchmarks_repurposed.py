@@ -87,7 +87,7 @@ def test_another_bundle_of_the_same_name_is_refused(compare: Compare, run_folder
     compare()
     voice = Duovox.from_pretrained(run_folder / "bundle")
     with torch.no_grad():
-        next(voice.bundle.model.subnet.parameters()).add_(1)
+        next(voice.bundle.model.score_network.parameters()).add_(1)
     voice.save_pretrained(run_folder / "bundle", force=True)
     with pytest.raises(SystemExit, match="another bundle"):
         compare()

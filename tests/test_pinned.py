@@ -65,7 +65,7 @@ def small_voices() -> Iterator[tuple[str, object]]:
     def voice(recipe: Recipe, classifier: nn.Module) -> Duovox:
         torch.manual_seed(3)
         model = build_model(recipe, classifier)  # type: ignore[arg-type]
-        awaken(model.subnet, 5)
+        awaken(model.score_network, 5)
         return Duovox(Bundle(BundleConfig(FORMAT, labels, recipe, scale), model.eval().requires_grad_(False), None))
 
     torch.manual_seed(2)

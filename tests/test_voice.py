@@ -18,11 +18,13 @@ from duovox.assemble import assemble
 from duovox.bundle import Bundle
 from duovox.config import Recipe, SampleConfig, TrainConfig
 from duovox.contracts import AudioError, BundleError, ConfigError, GenerationError, LabelError, OutputError
-from duovox.diffusion.guidance import Guided, Strength
-from duovox.model import GenerativeClassifier
+from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
+from duovox.diffusion.sampling import SeededNoise
+from duovox.guides import LabelGuide
+from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
 from duovox.training.start import start_training
-from duovox.voice import SeededNoise, locate, loudest_part
+from duovox.voice import locate, loudest_part
 
 CPU = torch.device("cpu")
 
@@ -242,7 +244,7 @@ def test_settings_left_out_are_the_bundles_own(voice: Duovox) -> None:
 def test_sampling_can_be_watched(voice: Duovox, sampler: Any, evaluations: int) -> None:
     seen: list[tuple[float, torch.Tensor]] = []
     settings = voice.settings(sampler=sampler, steps=4)
-    clips = voice.generate_batch([("low", 1), ("mid", 2)], settings, watch=lambda sigma, denoised: seen.append((sigma, denoised)))
+    clips = voice.generate_batch([("low", 1), ("mid", 2)], settings, callback=lambda sigma, denoised: seen.append((sigma, denoised)))
     assert same(clips, voice.generate_batch([("low", 1), ("mid", 2)], settings))
     sigmas = [sigma for sigma, _ in seen]
     assert len(seen) == evaluations and sigmas == sorted(sigmas, reverse=True) and min(sigmas) > 0
@@ -251,16 +253,16 @@ def test_sampling_can_be_watched(voice: Duovox, sampler: Any, evaluations: int) 
         assert np.abs(voice.log_mels(seen[-1][1])[1, 0].numpy() - clips[1].log_mel).max() < 1e-4
 
 
-def test_what_the_watch_raises_ends_the_sampling(voice: Duovox) -> None:
+def test_what_the_callback_raises_ends_the_sampling(voice: Duovox) -> None:
     seen: list[float] = []
 
-    def watch(sigma: float, _: torch.Tensor) -> None:
+    def callback(sigma: float, _: torch.Tensor) -> None:
         seen.append(sigma)
         if len(seen) == 2:
             raise KeyError("enough")
 
     with pytest.raises(KeyError, match="enough"):
-        voice.generate_batch([("low", 1)], watch=watch)
+        voice.generate_batch([("low", 1)], callback=callback)
     assert len(seen) == 2
 
 
@@ -291,13 +293,13 @@ def test_the_global_random_state_is_neither_used_nor_changed(voice: Duovox) -> N
 
 def test_gamma_0_asks_for_no_gradient_of_the_label(voice: Duovox, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    taps = GenerativeClassifier.taps
+    taps = ScoreModel.taps
 
-    def spy(self: GenerativeClassifier, noised: Any, sigma: Any, tap_label: Any = None, guide_label: Any = None) -> Any:
-        asked.append(guide_label is not None)
-        return taps(self, noised, sigma, tap_label, guide_label)
+    def spy(self: ScoreModel, noised: Any, sigma: Any, label: Any = None, graph: Any = "none") -> Any:
+        asked.append(graph != "none")
+        return taps(self, noised, sigma, label, graph)
 
-    monkeypatch.setattr(GenerativeClassifier, "taps", spy)
+    monkeypatch.setattr(ScoreModel, "taps", spy)
     voice.generate("low", 1, gamma=0, steps=3)
     assert asked == [False] * 5  # Heun: 2 n - 1 evaluations
     asked.clear()
@@ -310,9 +312,11 @@ def test_gamma_0_asks_for_no_gradient_of_the_label(voice: Duovox, monkeypatch: p
 
 def test_guidance_is_given_the_settings(voice: Duovox) -> None:
     denoiser = voice._denoiser("mid", 2, SampleConfig(gamma=2.5, guidance_low=0.1, guidance_high=7.0, schedule="early"))
-    assert isinstance(denoiser, Guided)
-    assert denoiser.strength == Strength(2.5, 0.1, 7.0, "early", voice.config.recipe.noise.sigma_data)
-    assert denoiser.denoiser.label.tolist() == [1 + 1, 2]  # type: ignore[attr-defined]
+    assert isinstance(denoiser, ClassifierGuidance)
+    ((guide, schedule),) = denoiser.guides
+    assert schedule == GuidanceSchedule(2.5, 0.1, 7.0, "early", voice.config.recipe.noise.sigma_data)
+    assert isinstance(guide, LabelGuide) and guide.label.tolist() == denoiser.denoiser.label.tolist() == [2, 2]  # type: ignore[attr-defined]
+    assert guide.classifier is voice.bundle.model.classifier and guide.calibration == voice.config.calibration
     assert voice._denoiser(None, 2, SampleConfig()) is voice.bundle.model
 
 

@@ -25,7 +25,7 @@ from duovox.data.noisy import Backgrounds, noisy_waves, read_backgrounds
 from duovox.evaluation.metrics import auroc, wilson_interval
 from duovox.experiments.runner import Bench
 from duovox.files import write_whole
-from duovox.model import AnyClassifier
+from duovox.networks.base import TappedClassifier
 from duovox.provenance import digest_of
 from duovox.runs import load_classifier, scale_of_data
 from duovox.sound.mel import LogMel, scale_mel
@@ -114,7 +114,7 @@ class _Ears:
         folder = bench.classifier_folder(bench.plan.systems[0])
         self.judge, self.sigma = bench.judge, recipe.noise.sigma_min
         self.scale, self.log_mel = scale_of_data(recipe, bench.features), LogMel(recipe.mel)
-        self.classifier: AnyClassifier = load_classifier(folder, recipe, bench.features).eval()
+        self.classifier: TappedClassifier = load_classifier(folder, recipe, bench.features).eval()
 
     @torch.no_grad()
     def read(self, chunks: Iterator[NDArray[np.int16]]) -> _Reading:

@@ -40,7 +40,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
     from duovox.costs import parameters
 
     bundle, mel = voice.bundle, voice.config.recipe.mel
-    parts = (bundle.model.classifier.network, bundle.model.subnet, bundle.vocoder)
+    parts = (bundle.model.classifier.network, bundle.model.score_network, bundle.vocoder)
     classifier, subnet, vocoder = (0 if part is None else parameters(part) for part in parts)
     return ModelReply(
         name=config.name,
