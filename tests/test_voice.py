@@ -16,15 +16,16 @@ from duovox import Clip, Duovox
 from duovox import voice as module
 from duovox.assemble import assemble
 from duovox.bundle import Bundle
-from duovox.config import Recipe, SampleConfig, TrainConfig
+from duovox.config import MelConfig, Recipe, SampleConfig, TrainConfig
 from duovox.contracts import AudioError, BundleError, ConfigError, GenerationError, LabelError, OutputError
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
 from duovox.diffusion.sampling import SeededNoise
 from duovox.guides import LabelGuide
 from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
+from duovox.sound.mel import LogMel
 from duovox.training.start import start_training
-from duovox.voice import locate, loudest_part
+from duovox.voice import fault_of, locate, loudest_part, refuse_faulty
 
 CPU = torch.device("cpu")
 
@@ -187,7 +188,7 @@ def test_the_loudest_part_is_the_known_one() -> None:
 
 
 def test_clips_say_what_they_are(voice: Duovox) -> None:
-    clips = voice.generate("mid", 3, seed=5, steps=2, gamma=1.5)
+    clips = voice.generate("mid", 3, seed=5, steps=2, gamma=1.5, keep_faulty=True)
     assert [clip.seed for clip in clips] == [5, 6, 7]
     for clip in clips:
         assert clip.wave.shape == (3840,) and clip.wave.dtype == np.float32 and clip.rate == 16000
@@ -369,10 +370,32 @@ def test_a_gamma_that_runs_off_is_one_error(voice: Duovox, gamma: float, sampler
         voice.generate("low", gamma=gamma, sampler=sampler)
 
 
+def test_what_a_listener_would_call_noise_has_a_fault() -> None:
+    """Louder than a full-scale tone, at full scale for more than a twentieth, or silent; a full-scale tone itself is none of these."""
+    time = np.arange(16000) / 16000
+    sine, quiet = np.sin(2 * np.pi * 440 * time).astype(np.float32), np.full((80, 64), -5.0, dtype=np.float32)
+    tone = LogMel(MelConfig())(torch.from_numpy(sine)[None])[0, 0].numpy()
+    assert fault_of(sine, tone) == "" == fault_of(0.01 * sine, quiet)
+    assert 2 < tone.max() < 3 and fault_of(sine, tone + 1) == f"its log-mel reaches {tone.max() + 1:.1f}, louder than a full-scale tone"
+    assert fault_of(np.clip(1.1 * sine, -1, 1), quiet) == "28% of its samples are at full scale"
+    assert fault_of(1e-5 * sine, quiet) == "it is silent"
+
+
+def test_clips_that_ran_off_are_counted_and_the_others_stand(voice: Duovox) -> None:
+    clips = voice.generate_batch([("low", 0), ("low", 1)], voice.settings(gamma=0.0))
+    assert [clip.fault for clip in clips] == ["", ""]
+    faulty = dataclasses.replace(clips[1], fault="it is silent")
+    with pytest.raises(
+        GenerationError, match=r"1 of 2 clips ran off to no speech \(seed 1: it is silent\) with heun, 3 steps and gamma 0;"
+    ):
+        refuse_faulty([clips[0], faulty])
+    refuse_faulty(clips)
+
+
 def test_a_mel_beyond_all_sound_is_cut_before_the_vocoder(tiny_bundle: Bundle) -> None:
     """A scale that turns the model's mels into impossible loudness and impossible quiet."""
     config = dataclasses.replace(tiny_bundle.config, mel_scale=dataclasses.replace(tiny_bundle.config.mel_scale, scale=50.0))
-    (clip,) = Duovox(dataclasses.replace(tiny_bundle, config=config)).generate(None)
+    (clip,) = Duovox(dataclasses.replace(tiny_bundle, config=config)).generate(None, keep_faulty=True)
     assert clip.log_mel.min() == pytest.approx(math.log(1e-5)) and clip.log_mel.max() == module.MAX_LOG_MEL
     assert np.isfinite(clip.wave).all() and np.abs(clip.wave).max() <= 1
 

@@ -312,10 +312,10 @@ def test_what_is_not_json_is_refused(client: TestClient, body: bytes, media_type
 
 
 def test_a_guidance_that_runs_off_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duovox.voice, "MAX_MEL", 1e-9)
+    monkeypatch.setattr(duovox.voice, "LOUDEST", -50.0)
     status, code, message = refusal(client.post("/v1/generate", json={"label": "low", "gamma": 2}))
     assert (status, code) == (422, "generation_error")
-    assert message == "sampling with gamma 2 and 3 steps ran off to no sound at all; lower gamma"
+    assert "ran off to no speech" in message and "lower gamma" in message
 
 
 # listening
