@@ -18,7 +18,6 @@ from typing import Any, get_args
 import torch
 import tyro
 from torch import Tensor
-from tqdm import tqdm
 from tyro.conf import Positional
 
 import duovox
@@ -30,9 +29,10 @@ from duovox.costs import count_costs, parameters
 from duovox.data import Features, in_order
 from duovox.evaluation.report import Row, Scoring, evaluate_folder
 from duovox.files import write_whole
+from duovox.generation import fill_folder, make_plan
 from duovox.model import GuideAt
 from duovox.runs import features_for
-from duovox.sound.audio import read_audio, write_audio
+from duovox.sound.audio import read_audio
 from duovox.sound.mel import LogMel, scale_mel
 from duovox.sound.picture import sheet
 
@@ -69,7 +69,7 @@ def main(
     for name, folder in folders.items():
         voice = Duovox.from_pretrained(folder, trust_code=True)
         facts = figures(voice, data, out / f"{name}.json", limit)
-        speak(voice, out / name, n)
+        fill_folder(voice, out / name, make_plan(voice.labels, n))
         report = evaluate_folder(out / name, judge, data, Scoring(fid=fid))
         write_whole(out / f"{name}.md", report.to_markdown().encode(), force=True)
         entries.append(Entry(name, facts, report.rows[0]))
@@ -156,15 +156,6 @@ def believed(voice: Duovox, features: Features, limit: int) -> dict[str, Any]:
     model, scale = voice.bundle.model, voice.config.mel_scale
     levels = {where: calibrate(model, features, scale, where, limit=limit)[1] for where in get_args(GuideAt)}
     return {"levels": {where: [asdict(level) for level in found] for where, found in levels.items()}}
-
-
-def speak(voice: Duovox, folder: Path, n: int, batch: int = 8) -> None:
-    """Guided clips of every label, seeds 0 to n - 1, but for those that are there."""
-    for label, start in tqdm([(label, start) for label in voice.labels for start in range(0, n, batch)], desc=folder.name):
-        seeds = [seed for seed in range(start, min(start + batch, n)) if not (folder / label / f"{seed}.wav").is_file()]
-        if seeds:
-            for clip in voice.generate(label, seeds[-1] - seeds[0] + 1, seed=seeds[0], batch=batch):
-                write_audio(folder / label / f"{clip.seed}.wav", clip.wave, clip.rate, force=True, parents=True)
 
 
 @torch.no_grad()

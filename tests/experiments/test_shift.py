@@ -24,10 +24,11 @@ from duovox.data import open_features, prepare, which_split
 from duovox.evaluation.clips import read_clips
 from duovox.evaluation.judge import CompactJudge, Judge, build_network
 from duovox.evaluation.metrics import fit_gaussian, frechet_distance
-from duovox.experiments import hearing, runner
+from duovox.experiments import robustness, runner
+from duovox.experiments.options import Options
 from duovox.experiments.plan import Experiment
 from duovox.experiments.robustness import hear
-from duovox.experiments.suite import Finished, Options, open_bench, run_experiment
+from duovox.experiments.suite import Finished, open_bench, run_experiment
 from duovox.runs import read_weights
 from duovox.sound.audio import write_audio
 
@@ -79,12 +80,13 @@ def options(
     Judge("compact", tuple(TONES), build_network("compact", len(TONES)).state_dict()).save(place / "judge.safetensors")
     small = UNetConfig(patch=2, widths=(8, 12), up_widths=(8, 12), blocks=1, bottleneck_blocks=1, embedding=16, group_size=4)
     return Options(
-        replace(tiny_recipe, unet=small),
         tiny_features,
         place / "out",
-        place / "judge.safetensors",
-        tiny_runs / "classifier",
-        str(bundle_folder),
+        recipe=replace(tiny_recipe, unet=small),
+        judge=place / "judge.safetensors",
+        classifier=tiny_runs / "classifier",
+        vocoder=str(bundle_folder),
+        device="cpu",
         n=2,
         seeds=1,
         updates=2,
@@ -196,7 +198,7 @@ def test_what_the_classifier_hears(options: Options, shift: Finished) -> None:
 
 def test_a_second_call_does_nothing(options: Options, shift: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     before, page = work(options.out), story(shift)
-    for module, name in ((runner, "start_training"), (runner, "make_clips"), (runner, "evaluate"), (hearing, "_measure")):
+    for module, name in ((runner, "start_training"), (runner, "make_clips"), (runner, "evaluate"), (robustness, "_measure")):
         monkeypatch.setattr(module, name, None)
     for budget in (math.inf, 0.0):
         assert run_experiment("shift", replace(options, time_budget=budget)) == shift
@@ -213,7 +215,7 @@ def test_what_was_heard_is_used_again_for_the_same_noise_alone(
         row | {"interval": interval(row)} for row in story(shift)["heard"]
     ]
     asked: list[str] = []
-    monkeypatch.setattr(hearing, "_measure", lambda _, backgrounds: asked.append(backgrounds.digest) or known[:1])
+    monkeypatch.setattr(robustness, "_measure", lambda _, backgrounds: asked.append(backgrounds.digest) or known[:1])
     write_audio(tmp_path / "louder" / "hiss.wav", np.random.default_rng(1).uniform(-0.2, 0.2, 9000), 16000, parents=True)
     for _ in range(2):
         assert hear(bench, tmp_path / "louder") == known[:1] and len(asked) == 1
