@@ -23,14 +23,13 @@ from tyro.conf import Positional
 import duovox
 from duovox import Duovox
 from duovox.calibration import calibrate
-from duovox.classifiers.external import ExternalClassifier
 from duovox.config import to_dict
-from duovox.costs import count_costs, parameters
+from duovox.contracts import GuideAt
+from duovox.costs import count_costs
 from duovox.data import Features, in_order
 from duovox.evaluation.report import Row, Scoring, evaluate_folder
 from duovox.files import write_whole
 from duovox.generation import fill_folder, make_plan
-from duovox.model import GuideAt
 from duovox.runs import features_for
 from duovox.sound.audio import read_audio
 from duovox.sound.mel import LogMel, scale_mel
@@ -119,13 +118,11 @@ def keep(path: Path, facts: dict[str, Any]) -> None:
 def size(voice: Duovox) -> dict[str, Any]:
     """Parameters of the classifier alone, without a bridge, and of the subnet; GMACs a step; updates; taps."""
     model, origin = voice.bundle.model, voice.config.origin
-    network = model.classifier.network
-    alone = network.network if isinstance(network, ExternalClassifier) else network
     guide_at = voice.config.recipe.sample.guide_at
     costs = count_costs(model, guide_at)
     return {
         "guide_at": guide_at,
-        "classifier_parameters": parameters(alone),
+        "classifier_parameters": costs.classifier_parameters,
         "subnet_parameters": costs.subnet_parameters,
         "updates": {part: origin.get(part, {}).get("step", 0) for part in ("classifier", "subnet")},
         "unconditional_gmacs": costs.unconditional_gmacs,
@@ -145,10 +142,10 @@ def clean_accuracy(voice: Duovox, features: Features) -> dict[str, float]:
     right = torch.zeros(2)
     with torch.no_grad():
         for batch in in_order(features, "test", 64):
-            heard = (voice._logits(batch.wave), bridged(batch.log_mel))
-            right += torch.tensor([float((logits.argmax(1) == batch.label).sum()) for logits in heard])
-    own, bridge = (right / len(features.indices("test"))).tolist()
-    return {"accuracy_own_front_end": own, "accuracy_bridge": bridge}
+            own = model.classifier.network.hear(batch.wave, batch.log_mel, config.mel_scale)
+            right += torch.stack([(logits.argmax(1) == batch.label).sum() for logits in (own, bridged(batch.log_mel))])
+    shares = (right / len(features.indices("test"))).tolist()
+    return dict(zip(("accuracy_own_front_end", "accuracy_bridge"), shares, strict=True))
 
 
 def believed(voice: Duovox, features: Features, limit: int) -> dict[str, Any]:

@@ -15,12 +15,14 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import nn
 from tqdm import tqdm
 
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import SampleConfig, to_dict
 from duovox.contracts import ConfigError, DataError, GenerationError, OutputError
 from duovox.files import claimed, differences, write_whole
+from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
 from duovox.voice import Clip, Duovox, VocoderName
 
@@ -129,7 +131,7 @@ def deciding_facts(
     """All that decides a clip but its label and seed, as plain JSON values. Hashes the model: a second for a large one."""
     config, model, own = voice.config, voice.bundle.model, voice.bundle.vocoder
     recipe = {name: value for name, value in to_dict(config.recipe).items() if name in _DECIDING}
-    parts = [fingerprint(model), fingerprint(own) if own is not None else "", config.digests]
+    parts: list[Any] = [_fingerprint(model), fingerprint(own) if own is not None else "", config.digests]
     parts += [recipe, to_dict(config.mel_scale), to_dict(config.calibration)]
     return {
         "format": FORMAT,
@@ -139,6 +141,11 @@ def deciding_facts(
         **({"arithmetic": str(model.autocast)} if model.autocast else {}),
         **({"vocoder": vocoder} if voice.choose_vocoder(vocoder) != voice.choose_vocoder(None) else {}),
     }
+
+
+def _fingerprint(model: ScoreModel) -> str:
+    """Of all weights, under the names they have in bundles: what code calls them may change."""
+    return fingerprint(nn.ModuleDict({"classifier": model.classifier, "subnet": model.score_network}))
 
 
 def completed(facts: dict[str, Any]) -> dict[str, Any]:
