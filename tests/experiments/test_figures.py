@@ -10,7 +10,7 @@ import pytest
 from duovox.experiments import figures
 from duovox.experiments.figures import plot_curves
 from duovox.experiments.plan import Condition
-from duovox.experiments.records import Result
+from duovox.experiments.results import Result
 
 pytest.importorskip("matplotlib")
 

@@ -15,7 +15,7 @@ from duovox.evaluation.reference import require_comparable
 from duovox.experiments.options import Options
 from duovox.experiments.page import write_page
 from duovox.experiments.plan import TRAIN_SNR, Experiment, Plan, make_plan
-from duovox.experiments.robustness import hear
+from duovox.experiments.robustness import measure_robustness
 from duovox.experiments.runner import Bench, Clock
 from duovox.files import claimed
 from duovox.runs import features_for
@@ -44,8 +44,8 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
         if options.noise is not None and bench.others:
             add_background(options.data, options.noise, bench.others["noise"], TRAIN_SNR)
         bench.run(clock, options.only)
-        heard = hear(bench, options.noise, measure=clock.left > 0) if options.noise is not None else None
-        page = write_page(bench, command_words(experiment, options), options.results or options.out / "results", heard)
+        robustness = measure_robustness(bench, options.noise, measure=clock.left > 0) if options.noise is not None else None
+        page = write_page(bench, command_words(experiment, options), options.results or options.out / "results", robustness)
         return Finished(page, tuple(bench.left()))
 
 
