@@ -21,7 +21,8 @@ from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.config import SampleConfig, to_dict
 from duovox.contracts import ConfigError, DataError, GenerationError, LabelError, OutputError
-from duovox.generation import SETTINGS, Request, completed, cut, deciding_facts, fill_folder, folder_name, generate_each, make_plan, missing
+from duovox.files import safe_name
+from duovox.generation import SETTINGS, Request, completed, cut, deciding_facts, fill_folder, generate_each, make_plan, missing
 from duovox.sound.audio import read_audio
 
 LABELS = tuple(TONES)
@@ -78,24 +79,9 @@ def test_what_is_missing_is_missing_by_batches(tmp_path: Path) -> None:
     assert missing(batches, tmp_path / "nowhere") == batches
 
 
-@pytest.mark.parametrize(
-    ("label", "name"),
-    [
-        ("seven", "seven"),
-        ("null (de)", "null (de)"),
-        ("übermorgen", "übermorgen"),
-        ("..", "%2E."),
-        (".hidden", "%2Ehidden"),
-        ("../../etc", "%2E.%2F..%2Fetc"),
-        ("/etc", "%2Fetc"),
-        ("C:\\x", "C:%5Cx"),
-        ("a\nb", "a%0Ab"),
-        ("100%", "100%25"),
-    ],
-)
-def test_a_label_names_one_folder_and_never_leaves_it(label: str, name: str, tmp_path: Path) -> None:
-    assert folder_name(label) == name
-    assert (tmp_path / Request(label, 3).file).resolve() == tmp_path.resolve() / name / "3.wav"
+@pytest.mark.parametrize("label", ["low", "../up", ".hidden", "a/b", "50%"])
+def test_a_label_names_one_folder_and_never_leaves_it(label: str, tmp_path: Path) -> None:
+    assert (tmp_path / Request(label, 3).file).resolve() == tmp_path.resolve() / safe_name(label) / "3.wav"
 
 
 # the loop
