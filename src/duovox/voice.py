@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, BinaryIO, Literal, get_args
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ from duovox.guides import LabelGuide
 from duovox.model import Conditioned
 from duovox.networks.encoder import log_probabilities
 from duovox.runs import features_for
-from duovox.sound.audio import as_wave, fit_length, read_audio
+from duovox.sound.audio import as_sound, read_excerpt
+from duovox.sound.hearing import hear
 from duovox.sound.mel import LogMel, unscale_mel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
 
@@ -53,10 +54,12 @@ class Clip:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the classifier hears in a sound: `probabilities` of each label, and the log-mel (M, T) of the part they are of."""
+    """What the classifier hears in a sound: `probabilities` of each label, the log-mel (M, T) of the part they are of, and `notes` of
+    what was done to hear it (see `Treatment.notes`)."""
 
     probabilities: dict[str, float]
     log_mel: NDArray[np.float32] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
 
 class Duovox:
@@ -96,23 +99,22 @@ class Duovox:
         """The words it knows."""
         return self.config.labels
 
-    def classify(self, sound: str | Path | NDArray[Any] | Sequence[float], rate: int | None = None) -> dict[str, float]:
-        """Probability of each label for a sound file, or for an array of samples at `rate` Hz.
+    def classify(self, sound: str | Path | BinaryIO | NDArray[Any] | Sequence[float], rate: int | None = None) -> dict[str, float]:
+        """Probability of each label for a sound file (its path, or open), or for an array of samples at `rate` Hz.
 
-        Shorter sounds are padded with silence; of longer ones the loudest second counts. Raises `AudioError`.
+        Shorter sounds are padded with silence; of longer ones the loudest second counts. Raises `AudioError`, for silence too.
         """
         return self.listen(sound, rate).probabilities
 
-    def listen(self, sound: str | Path | NDArray[Any] | Sequence[float], rate: int | None = None) -> Heard:
-        """As `classify`, with the log-mel of the part that counts."""
+    def listen(self, sound: str | Path | BinaryIO | NDArray[Any] | Sequence[float], rate: int | None = None) -> Heard:
+        """As `classify`, with the log-mel of the part that counts, and what was cut."""
         mel = self.config.recipe.mel
-        if isinstance(sound, str | Path):
-            wave = read_audio(sound, mel.sample_rate)
+        if isinstance(sound, str | Path) or hasattr(sound, "read"):
+            excerpt = read_excerpt(sound, mel.sample_rate, mel.clip_samples)
         else:
-            wave = as_wave(sound, rate if rate is not None else mel.sample_rate, mel.sample_rate)
-        fitted = fit_length(loudest_part(wave, mel.clip_samples), mel.clip_samples)
-        part = torch.from_numpy(fitted)[None].to(self.device)
-        return Heard(self._hear(part)[0], self._log_mel(part)[0, 0].cpu().numpy())
+            excerpt = hear(as_sound(sound, rate if rate is not None else mel.sample_rate), mel.sample_rate, mel.clip_samples)
+        part = torch.from_numpy(excerpt.wave)[None].to(self.device)
+        return Heard(self._hear(part)[0], self._log_mel(part)[0, 0].cpu().numpy(), excerpt.treatment.notes())
 
     @torch.no_grad()
     def _hear(self, wave: Tensor) -> list[dict[str, float]]:
@@ -279,15 +281,6 @@ def refuse_faulty(clips: Sequence[Clip], total: int | None = None) -> None:
             f"{len(faulty)} of {total or len(clips)} clips ran off to no speech (seed {seeds}: {faulty[0].fault}) with {settings.sampler}, "
             f"{settings.steps} steps and gamma {settings.gamma:g}; take more steps or a lower gamma"
         )
-
-
-def loudest_part(wave: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
-    """The stretch of `samples` samples with the most energy; the whole wave if it is no longer than that."""
-    if len(wave) <= samples:
-        return wave
-    energy = np.concatenate([[0.0], np.cumsum(wave.astype(np.float64) ** 2)])
-    start = int(np.argmax(energy[samples:] - energy[:-samples]))
-    return wave[start : start + samples]
 
 
 def locate(source: str | Path) -> Path:
