@@ -16,7 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from duovox.serve.lingering import Closing, Linger
 from duovox.serve.refusals import RefusedError, answer
 from duovox.serve.security import security_headers
-from duovox.serve.settings import CONNECTIONS, HALF_CLOSED_SECONDS, HEADER_SECONDS, MAX_HEADER_BYTES, UNREAD_SECONDS
+from duovox.serve.settings import CONNECTIONS, HALF_CLOSED_SECONDS, HEADER_SECONDS, UNREAD_SECONDS
+from duovox.serve.strictness import headers_too_large
 
 
 class Connection(H11Protocol):
@@ -109,7 +110,7 @@ class Connection(H11Protocol):
 def no_http(error: h11.RemoteProtocolError) -> RefusedError:
     """What h11 could not read: 400, 431 for headers that are too large, 501 for a transfer coding it does not know."""
     if error.error_status_hint == 431:
-        return RefusedError(431, "headers_too_large", f"the headers are larger than the {MAX_HEADER_BYTES // 2**10} kB allowed")
+        return headers_too_large()
     if error.error_status_hint == 501:
         return RefusedError(501, "transfer_encoding", "the only Transfer-Encoding known here is chunked")
     words = str(error).partition(": bytearray(")[0].partition(": b'")[0]  # without what was sent

@@ -15,15 +15,19 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.types import Scope
 
 from duovox.serve.refusals import RefusedError
+from duovox.serve.settings import MAX_HEADER_BYTES
 
 BODIES = {"/v1/generate": "application/json", "/v1/classify": "multipart/form-data"}
 """What the body of a POST must be, by path."""
 
 
 def check_head(scope: Scope, headers: dict[bytes, bytes], has_body: bool) -> None:
-    """Raise `RefusedError` for another version of HTTP (505), and for a body in a coding or of a type that is not taken (415)."""
+    """Raise `RefusedError` for another version of HTTP (505), headers that are too large (431; the parser refuses only those that come
+    in pieces), and for a body in a coding or of a type that is not taken (415)."""
     if scope.get("http_version", "1.1") not in ("1.0", "1.1"):
         raise RefusedError(505, "http_version", "this server speaks HTTP/1.1", headers={"Connection": "close"})
+    if len(scope.get("raw_path", b"")) + sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise headers_too_large()
     if not has_body:
         return
     if headers.get(b"content-encoding", b"identity").strip().lower() not in (b"identity", b""):
@@ -33,6 +37,11 @@ def check_head(scope: Scope, headers: dict[bytes, bytes], has_body: bool) -> Non
     wanted, given = BODIES.get(scope["path"]), headers.get(b"content-type", b"").decode("latin-1")
     if wanted is not None and not _same_type(wanted, given.partition(";")[0].strip().lower()):
         raise RefusedError(415, "content_type", f"send the body as {wanted}, and say so in Content-Type")
+
+
+def headers_too_large() -> RefusedError:
+    size = f"{MAX_HEADER_BYTES // 2**10} kB"
+    return RefusedError(431, "headers_too_large", f"the headers are larger than the {size} allowed", headers={"Connection": "close"})
 
 
 def _same_type(wanted: str, given: str) -> bool:
