@@ -143,18 +143,18 @@ def test_the_name_of_a_file_means_nothing(client: TestClient, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "send",
+    ("send", "status", "code"),
     [
-        {"files": {"sound": ("a.wav", SOUND)}},
-        {"data": {"file": "words"}},
-        {"files": {"other": b"1"}, "data": {"file": "words"}},
-        {"content": SOUND, "headers": {"Content-Type": "audio/wav"}},
-        {"json": {"file": "words"}},
-        {},
+        ({"files": {"sound": ("a.wav", SOUND)}}, 422, "no_file"),
+        ({"files": {"other": b"1"}, "data": {"file": "words"}}, 422, "no_file"),
+        ({}, 422, "no_file"),
+        ({"data": {"file": "words"}}, 415, "content_type"),
+        ({"content": SOUND, "headers": {"Content-Type": "audio/wav"}}, 415, "content_type"),
+        ({"json": {"file": "words"}}, 415, "content_type"),
     ],
 )
-def test_the_sound_must_be_a_file_in_its_field(client: TestClient, send: dict[str, object]) -> None:
-    assert refusal(client.post("/v1/classify", **send))[:2] == (422, "no_file")  # type: ignore[arg-type]
+def test_the_sound_must_be_a_file_in_its_field(client: TestClient, send: dict[str, object], status: int, code: str) -> None:
+    assert refusal(client.post("/v1/classify", **send))[:2] == (status, code)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("body", [b"", b"--x", b"--x\r\n\r\nno header\r\n--x--", b"nonsense", b"--x\r\n" + b"a" * 9000])
