@@ -45,7 +45,8 @@ def refuse_overrun(network: nn.Module) -> None:
     for name, layer in overrunning(network):
         raise ConfigError(
             f"{type(network).__name__}.{name} is a 1x1 convolution of {_written(layer)} channels at stride {layer.stride}: in "
-            "channels-last memory torch writes past its end on processors with AVX2; give it 8 channels or more, or use networks.layout.StridedPointwise"
+            "channels-last memory torch writes past its end on processors with AVX2; give it 8 channels or more, or use "
+            "networks.layout.StridedPointwise"
         )
 
 
