@@ -18,21 +18,20 @@ from typing import Any, get_args
 import torch
 import tyro
 from torch import Tensor
-from tqdm import tqdm
 from tyro.conf import Positional
 
 import duovox
 from duovox import Duovox
 from duovox.calibration import calibrate
-from duovox.classifiers.external import ExternalClassifier
 from duovox.config import to_dict
-from duovox.costs import count_costs, parameters
+from duovox.contracts import GuideAt
+from duovox.costs import count_costs
 from duovox.data import Features, in_order
 from duovox.evaluation.report import Row, Scoring, evaluate_folder
 from duovox.files import write_whole
-from duovox.model import GuideAt
+from duovox.generation import fill_folder, make_plan
 from duovox.runs import features_for
-from duovox.sound.audio import read_audio, write_audio
+from duovox.sound.audio import read_audio
 from duovox.sound.mel import LogMel, scale_mel
 from duovox.sound.picture import sheet
 
@@ -69,7 +68,7 @@ def main(
     for name, folder in folders.items():
         voice = Duovox.from_pretrained(folder, trust_code=True)
         facts = figures(voice, data, out / f"{name}.json", limit)
-        speak(voice, out / name, n)
+        fill_folder(voice, out / name, make_plan(voice.labels, n))
         report = evaluate_folder(out / name, judge, data, Scoring(fid=fid))
         write_whole(out / f"{name}.md", report.to_markdown().encode(), force=True)
         entries.append(Entry(name, facts, report.rows[0]))
@@ -119,13 +118,11 @@ def keep(path: Path, facts: dict[str, Any]) -> None:
 def size(voice: Duovox) -> dict[str, Any]:
     """Parameters of the classifier alone, without a bridge, and of the subnet; GMACs a step; updates; taps."""
     model, origin = voice.bundle.model, voice.config.origin
-    network = model.classifier.network
-    alone = network.network if isinstance(network, ExternalClassifier) else network
     guide_at = voice.config.recipe.sample.guide_at
     costs = count_costs(model, guide_at)
     return {
         "guide_at": guide_at,
-        "classifier_parameters": parameters(alone),
+        "classifier_parameters": costs.classifier_parameters,
         "subnet_parameters": costs.subnet_parameters,
         "updates": {part: origin.get(part, {}).get("step", 0) for part in ("classifier", "subnet")},
         "unconditional_gmacs": costs.unconditional_gmacs,
@@ -145,10 +142,10 @@ def clean_accuracy(voice: Duovox, features: Features) -> dict[str, float]:
     right = torch.zeros(2)
     with torch.no_grad():
         for batch in in_order(features, "test", 64):
-            heard = (voice._logits(batch.wave), bridged(batch.log_mel))
-            right += torch.tensor([float((logits.argmax(1) == batch.label).sum()) for logits in heard])
-    own, bridge = (right / len(features.indices("test"))).tolist()
-    return {"accuracy_own_front_end": own, "accuracy_bridge": bridge}
+            own = model.classifier.network.hear(batch.wave, batch.log_mel, config.mel_scale)
+            right += torch.stack([(logits.argmax(1) == batch.label).sum() for logits in (own, bridged(batch.log_mel))])
+    shares = (right / len(features.indices("test"))).tolist()
+    return dict(zip(("accuracy_own_front_end", "accuracy_bridge"), shares, strict=True))
 
 
 def believed(voice: Duovox, features: Features, limit: int) -> dict[str, Any]:
@@ -156,15 +153,6 @@ def believed(voice: Duovox, features: Features, limit: int) -> dict[str, Any]:
     model, scale = voice.bundle.model, voice.config.mel_scale
     levels = {where: calibrate(model, features, scale, where, limit=limit)[1] for where in get_args(GuideAt)}
     return {"levels": {where: [asdict(level) for level in found] for where, found in levels.items()}}
-
-
-def speak(voice: Duovox, folder: Path, n: int, batch: int = 8) -> None:
-    """Guided clips of every label, seeds 0 to n - 1, but for those that are there."""
-    for label, start in tqdm([(label, start) for label in voice.labels for start in range(0, n, batch)], desc=folder.name):
-        seeds = [seed for seed in range(start, min(start + batch, n)) if not (folder / label / f"{seed}.wav").is_file()]
-        if seeds:
-            for clip in voice.generate(label, seeds[-1] - seeds[0] + 1, seed=seeds[0], batch=batch):
-                write_audio(folder / label / f"{clip.seed}.wav", clip.wave, clip.rate, force=True, parents=True)
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
-from torch import nn
+from torch import Tensor, nn
 
 from duovox.bundle import FORMAT, Bundle, BundleConfig, write_bundle
 from duovox.config import (
+    Calibration,
     EncoderConfig,
     MelConfig,
     MelScale,
@@ -29,8 +30,10 @@ from duovox.config import (
     TrainConfig,
     VocoderConfig,
 )
+from duovox.contracts import GuideAt
 from duovox.data import prepare, which_split
-from duovox.model import GenerativeClassifier, build_classifier, build_model
+from duovox.guides import LabelGuide
+from duovox.model import Conditioned, ScoreModel, build_classifier, build_model
 from duovox.sound.audio import write_audio
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.start import start_training
@@ -74,24 +77,33 @@ def awaken(module: nn.Module, seed: int = 0) -> None:
                 parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
 
 
-def awake_model(recipe: Recipe, labels: int = LABELS) -> GenerativeClassifier:
+def awake_model(recipe: Recipe, labels: int = LABELS) -> ScoreModel:
     """A model with fresh, seeded weights in which every parameter matters, in eval mode."""
     torch.manual_seed(0)
     classifier = build_classifier(recipe, labels)
     awaken(classifier)
     model = build_model(recipe, classifier)
-    awaken(model.subnet)
+    awaken(model.score_network)
     return model.eval()
 
 
+def label_gradient(
+    model: ScoreModel, label: Tensor, noised: Tensor, sigma: Tensor, at: GuideAt = "noised", calibration: Calibration | None = None
+) -> tuple[Tensor, Tensor]:
+    """denoised, and the gradient of a label guide of the model's own classifier."""
+    guide = LabelGuide(model.classifier, label, at, model.noise.sigma_min, calibration or Calibration())
+    denoised, (gradient,) = Conditioned(model, label).with_gradients(noised, sigma, [guide])
+    return denoised, gradient
+
+
 @pytest.fixture(scope="session")
-def make_model() -> Callable[[Recipe], GenerativeClassifier]:
+def make_model() -> Callable[[Recipe], ScoreModel]:
     """`awake_model`, for tests that need other recipes than the tiny one."""
     return awake_model
 
 
 @pytest.fixture
-def tiny_model(tiny_recipe: Recipe) -> GenerativeClassifier:
+def tiny_model(tiny_recipe: Recipe) -> ScoreModel:
     return awake_model(tiny_recipe)
 
 
@@ -144,7 +156,7 @@ def tiny_bundle(tiny_recipe: Recipe) -> Bundle:
     vocoder = ISTFTNet(tiny_recipe.vocoder, tiny_recipe.mel)
     awaken(vocoder)
     model = awake_model(tiny_recipe).requires_grad_(False)
-    model.subnet.head[-1].weight.mul_(0.1)
+    model.score_network.head[-1].weight.mul_(0.1)
     model.classifier.network.head[-1].weight.mul_(0.3)
     model.classifier.freeze()
     recipe = replace(tiny_recipe, sample=SampleConfig(steps=3, gamma=0.3))

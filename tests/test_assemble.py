@@ -37,7 +37,7 @@ def add_vocoder(runs: Path, recipe: Recipe) -> ISTFTNet:
 
 def test_the_bundle_holds_the_averages_of_the_runs(tiny_runs: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
     bundle = assemble(tiny_runs, tiny_recipe, {"accuracy": 0.5}, "# Card")
-    for part, module in (("classifier", bundle.model.classifier.network), ("subnet", bundle.model.subnet)):
+    for part, module in (("classifier", bundle.model.classifier.network), ("subnet", bundle.model.score_network)):
         facts, tensors = read_weights(tiny_runs / part)
         assert module.state_dict().keys() == tensors.keys()
         assert all(torch.equal(value, tensors[name]) for name, value in module.state_dict().items())

@@ -70,16 +70,16 @@ def test_what_is_there_is_not_made_again(compare: Compare, tmp_path: Path, monke
     assert [str(path.relative_to(tmp_path / "out")) for path in clips] == [f"ours/{label}/0.wav" for label in LABELS]
     clips[0].unlink()
     before = [path.stat().st_mtime_ns for path in clips[1:]]
-    generate, asked = Duovox.generate, []
+    generate, asked = Duovox.generate_batch, []
 
-    def noted(self: Duovox, label: str, n: int, *, seed: int, batch: int) -> object:
-        asked.append((label, n, seed))
-        return generate(self, label, n, seed=seed, batch=batch)
+    def noted(self: Duovox, wanted: object, *settings: object) -> object:
+        asked.append(wanted)
+        return generate(self, wanted, *settings)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Duovox, "generate", noted)
+    monkeypatch.setattr(Duovox, "generate_batch", noted)
     monkeypatch.setattr(repurposed, "calibrate", None)
     compare()
-    assert asked == [("high", 1, 0)]
+    assert asked == [tuple((label, 0) for label in LABELS)], "the batch in which it was made"
     assert [path.stat().st_mtime_ns for path in clips[1:]] == before
 
 
@@ -87,7 +87,7 @@ def test_another_bundle_of_the_same_name_is_refused(compare: Compare, run_folder
     compare()
     voice = Duovox.from_pretrained(run_folder / "bundle")
     with torch.no_grad():
-        next(voice.bundle.model.subnet.parameters()).add_(1)
+        next(voice.bundle.model.score_network.parameters()).add_(1)
     voice.save_pretrained(run_folder / "bundle", force=True)
     with pytest.raises(SystemExit, match="another bundle"):
         compare()

@@ -31,7 +31,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def states(bundle: Bundle) -> dict[str, Tensor]:
     assert bundle.vocoder is not None
-    parts = {"classifier": bundle.model.classifier.network, "subnet": bundle.model.subnet, "vocoder": bundle.vocoder}
+    parts = {"classifier": bundle.model.classifier.network, "subnet": bundle.model.score_network, "vocoder": bundle.vocoder}
     return {f"{part}.{name}": value for part, network in parts.items() for name, value in network.state_dict().items()}
 
 
@@ -117,7 +117,7 @@ def test_the_format_before_is_still_read(copy: Path, tiny_bundle: Bundle) -> Non
     assert packaged["format"] == 1 and "calibration" not in packaged and "guide_at" not in packaged["recipe"]["sample"]
     read = read_bundle(locate("sc06"))
     assert read.config.format == 1 and read.config.labels == tuple(packaged["labels"]) and read.model.classifier.unchanged()
-    assert read.model.calibration == Calibration() and read.config.recipe.sample.guide_at == "noised"
+    assert read.config.calibration == Calibration() and read.config.recipe.sample.guide_at == "noised"
 
     def age(config: dict[str, Any]) -> None:
         config["format"] = 1
@@ -277,7 +277,7 @@ def test_weights_that_float16_cannot_hold_are_not_written(tiny_bundle: Bundle, b
     for value in (1e6, float("nan")):
         broken = read_bundle(bundle_folder)
         with torch.no_grad():
-            broken.model.subnet.head[2].bias[0] = value
+            broken.model.score_network.head[2].bias[0] = value
         with pytest.raises(BundleError, match=r"subnet\.head\.2\.bias.*float16"):
             write_bundle(broken, tmp_path / "b")
         assert list(tmp_path.iterdir()) == []

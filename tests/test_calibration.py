@@ -1,4 +1,4 @@
-"""training/calibration.py: temperatures lie where the likelihood has its maximum, errors are as defined, guidance uses the former."""
+"""calibration.py: temperatures lie where the likelihood has its maximum, errors are as defined, guidance uses the former."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from duovox.calibration import (
     levels_table,
 )
 from duovox.config import Calibration, MelScale
-from duovox.contracts import ConfigError, DataError
+from duovox.contracts import ConfigError, DataError, GuideAt
 from duovox.data import Features, in_order, open_features
-from duovox.model import GenerativeClassifier, GuideAt
+from duovox.model import ScoreModel
 from duovox.voice import Duovox
 
 SCALE = MelScale("standard", -5.0, 4.0)
@@ -111,7 +111,7 @@ def test_a_calibrated_model_has_hardly_any_error() -> None:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_model_is_calibrated(tiny_model: GenerativeClassifier, features: Features, place: GuideAt) -> None:
+def test_a_model_is_calibrated(tiny_model: ScoreModel, features: Features, place: GuideAt) -> None:
     before = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     fitted, levels = calibrate(tiny_model, features, SCALE, place)
     assert fitted.guide_at == place and fitted.sigmas == CALIBRATION_SIGMAS and len(levels) == len(CALIBRATION_SIGMAS)
@@ -135,7 +135,7 @@ def test_a_model_is_calibrated(tiny_model: GenerativeClassifier, features: Featu
     assert table[2].startswith(f"| 0.01 | {levels[0].accuracy:.3f} | {levels[0].temperature:.2f} |")
 
 
-def test_logits_are_taken_where_the_guidance_takes_them(tiny_model: GenerativeClassifier, features: Features) -> None:
+def test_logits_are_taken_where_the_guidance_takes_them(tiny_model: ScoreModel, features: Features) -> None:
     noised, label = collect_logits(tiny_model, features, "test", SCALE, 2.0, "noised", 256, 0)
     estimate, again = collect_logits(tiny_model, features, "test", SCALE, 2.0, "estimate", 256, 0)
     assert label.equal(again) and label.tolist() == features.label[features.indices("test")].tolist()
@@ -151,7 +151,7 @@ def test_logits_are_taken_where_the_guidance_takes_them(tiny_model: GenerativeCl
 
 
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (2, 2), (4, 3), (5, 3), (6, 6), (100, 6)])
-def test_a_limit_is_kept_and_its_clips_are_spread(tiny_model: GenerativeClassifier, features: Features, limit: int, count: int) -> None:
+def test_a_limit_is_kept_and_its_clips_are_spread(tiny_model: ScoreModel, features: Features, limit: int, count: int) -> None:
     """Also over many batches: the split is the test split's clips, many times over."""
     _, label = collect_logits(tiny_model, features, "test", SCALE, 1.0, "noised", limit, 0)
     assert len(label) == count <= limit
@@ -166,7 +166,7 @@ def test_a_limit_is_kept_and_its_clips_are_spread(tiny_model: GenerativeClassifi
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_an_empty_split_is_one_line(tiny_model: GenerativeClassifier, features: Features, split: str) -> None:
+def test_an_empty_split_is_one_line(tiny_model: ScoreModel, features: Features, split: str) -> None:
     without = dataclasses.replace(features, split=np.where(features.split == split, "train", features.split))
     with pytest.raises(DataError, match=f"the {split} split has no clips"):
         calibrate(tiny_model, without, SCALE, "noised", sigmas=(1.0,))
@@ -194,7 +194,7 @@ def test_temperatures_are_kept_and_guide(bundle_folder: Path, tiny_features: Pat
     assert [np.array_equal(one, two) for one, two in zip(before, after, strict=True)] == [False, True, True]
     voice.save_pretrained(tmp_path / "bundle")
     again = Duovox.from_pretrained(tmp_path / "bundle")
-    assert again.config.calibration == again.bundle.model.calibration == fitted
+    assert again.config.calibration == fitted
     assert all(np.array_equal(one, two) for one, two in zip(after, clips(again), strict=True))
     forgotten = dataclasses.replace(again.bundle, config=dataclasses.replace(again.config, calibration=Calibration()))
     assert all(np.array_equal(one, two) for one, two in zip(before, clips(Duovox(forgotten)), strict=True))

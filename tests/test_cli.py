@@ -19,13 +19,12 @@ import pytest
 import soundfile
 from conftest import TONES, tone
 
-from duovox import Duovox
+from duovox import Duovox, __version__, files
 from duovox.bundle import Bundle, write_bundle
 from duovox.cli import main
 from duovox.commands.options import parse_seconds
 from duovox.config import Recipe, write_recipe
 from duovox.contracts import ConfigError
-from duovox.sound import audio
 from duovox.sound.audio import write_audio
 
 
@@ -113,6 +112,10 @@ def test_help_answers_at_once_and_without_torch() -> None:
     )
     result = python("-c", ask)
     assert result.code == 0 and result.out.endswith("heavy: []\n"), result
+
+
+def test_it_says_its_version(run: Run) -> None:
+    assert run("--version") == (0, f"duovox {__version__}\n", "")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +264,7 @@ def test_a_full_disk_leaves_nothing_half_written(run: Run, here: Path, bundle_fo
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(audio.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     assert_one_line(run("generate", "low", "--out", "low.wav", "--bundle", bundle_folder), "low.wav", "No space left")
     assert contents(here) == {}
 
@@ -270,7 +273,7 @@ def test_an_interruption_is_one_line_and_130(run: Run, here: Path, bundle_folder
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Duovox, "generate", interrupt)
+    monkeypatch.setattr(Duovox, "generate_batch", interrupt)
     assert run("generate", "low", "--bundle", bundle_folder) == Result(130, "", "duovox: interrupted\n")
     assert contents(here) == {}
 
@@ -422,7 +425,11 @@ def test_from_words_to_a_voice_of_ones_own(run: Run, here: Path, tiny_words: Pat
     facts = json.loads(run("inspect", "voice", "--json").out)
     assert facts["bundle"].startswith(made.out.split()[-1]) and facts["scores"] == {"accuracy": 0.5}
     assert facts["origin"]["vocoder"]["step"] == 2 and facts["parameters"]["vocoder"] > 0
-    assert run("generate", "low", "--bundle", "voice", "--out", "low.wav").code == 0
+    hardly_trained = run("generate", "low", "--bundle", "voice", "--out", "low.wav")
+    assert hardly_trained.code == 1 and "1 of 1 clips ran off to no speech (seed 0: its log-mel reaches" in hardly_trained.err
+    assert not list(here.glob("low*"))
+    assert run("generate", "low", "--bundle", "voice", "--out", "low.wav", "--keep-faulty").code == 0
+    assert "louder than a full-scale tone" in json.loads((here / "low.json").read_text())["fault"]
     assert json.loads((here / "low.json").read_text())["vocoder"] == "neural"
 
 

@@ -11,7 +11,8 @@ from torch import nn
 
 from duovox.config import Recipe
 from duovox.costs import count_costs, gmacs, parameters
-from duovox.model import GenerativeClassifier
+from duovox.diffusion.noise import precondition
+from duovox.model import ScoreModel
 
 CONV = nn.Conv2d(3, 8, 5, padding=2)
 CONV_MACS = 3 * 8 * 5 * 5 * 10 * 7
@@ -46,28 +47,28 @@ def test_parameters_count_trained_or_not() -> None:
     assert parameters(nn.Conv2d(3, 8, 5).requires_grad_(False)) == 3 * 8 * 25 + 8
 
 
-def test_a_model_adds_up(tiny_model: GenerativeClassifier) -> None:
+def test_a_model_adds_up(tiny_model: ScoreModel) -> None:
     """With gradient taps one evaluation is a forward, a backward to the first tap and the subnet; guidance adds a backward."""
     costs = count_costs(tiny_model)
     assert costs.classifier_parameters == sum(p.numel() for p in tiny_model.classifier.parameters())
-    assert costs.subnet_parameters == sum(p.numel() for p in tiny_model.subnet.parameters())
+    assert costs.subnet_parameters == sum(p.numel() for p in tiny_model.score_network.parameters())
     assert 0 < costs.classifier_gmacs < costs.unconditional_gmacs < costs.guided_gmacs
     backward = costs.guided_gmacs - costs.unconditional_gmacs
     assert backward == pytest.approx(costs.classifier_gmacs, rel=0.1)
 
 
-def test_gradient_taps_cost_about_one_forward_more(tiny_recipe: Recipe, make_model: Callable[[Recipe], GenerativeClassifier]) -> None:
+def test_gradient_taps_cost_about_one_forward_more(tiny_recipe: Recipe, make_model: Callable[[Recipe], ScoreModel]) -> None:
     """Without them nothing runs backwards before guidance does."""
     plain = make_model(replace(tiny_recipe, subnet=replace(tiny_recipe.subnet, gradient_taps="none")))
     costs = count_costs(plain)
     with torch.no_grad():
         taps = plain.taps(torch.zeros(1, 1, 16, 16), torch.ones(1))
-        subnet = gmacs(lambda: plain.subnet(taps, torch.zeros(1)))
+        subnet = gmacs(lambda: plain.score_network(torch.zeros(1, 1, 16, 16), precondition(torch.ones(1), plain.noise), taps))
     assert costs.unconditional_gmacs == pytest.approx(costs.classifier_gmacs + subnet)
     assert costs.guided_gmacs == pytest.approx(2 * costs.classifier_gmacs + subnet, rel=0.05)
 
 
-def test_guidance_at_the_estimate_costs_the_subnet_and_the_classifier_again(tiny_model: GenerativeClassifier) -> None:
+def test_guidance_at_the_estimate_costs_the_subnet_and_the_classifier_again(tiny_model: ScoreModel) -> None:
     """One more forward at the estimate, and a backward through all three: estimate, subnet, classifier."""
     costs = count_costs(tiny_model, "estimate")
     subnet = costs.unconditional_gmacs - 2 * costs.classifier_gmacs

@@ -19,7 +19,7 @@ def test_facts_of_a_bundle(bundle_folder: Path, tiny_bundle: Bundle) -> None:
     costs = count_costs(tiny_bundle.model)
     assert facts["parameters"] == {
         "classifier (frozen)": parameters(tiny_bundle.model.classifier),
-        "subnet (trained)": parameters(tiny_bundle.model.subnet),
+        "subnet (trained)": parameters(tiny_bundle.model.score_network),
         "vocoder": parameters(tiny_bundle.vocoder),
     }
     assert facts["GMACs"]["guided step"] == round(costs.guided_gmacs, 3)

@@ -8,19 +8,21 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from conftest import label_gradient
 from torch import Tensor
 
 from duovox.classifiers.frozen import fingerprint
-from duovox.config import Calibration, Recipe, read_recipe
+from duovox.config import Recipe, read_recipe
 from duovox.contracts import ShapeError
 from duovox.diffusion.noise import precondition
 from duovox.diffusion.taps import NO_LABEL, read_taps
-from duovox.model import GenerativeClassifier, GuideAt, LabelledDenoiser, build_classifier, nearest_stage, place_taps, tap_shapes
+from duovox.model import Conditioned, ScoreModel, build_classifier, build_model, nearest_stage, place_taps, tap_shapes
+from duovox.networks.base import TappedClassifier
 from duovox.networks.scoresubnet import TapShape
 
 SIGMA = torch.tensor([0.1, 1.0, 20.0])
 LABEL = torch.tensor([0, 1, 2])
-MakeModel = Callable[[Recipe], GenerativeClassifier]
+MakeModel = Callable[[Recipe], ScoreModel]
 
 
 def noised(count: int = 3) -> Tensor:
@@ -47,9 +49,9 @@ def test_tap_shapes_of_the_compact_recipe() -> None:
     )
 
 
-def test_taps_have_the_announced_shapes(tiny_model: GenerativeClassifier) -> None:
+def test_taps_have_the_announced_shapes(tiny_model: ScoreModel) -> None:
     taps = tiny_model.taps(noised(), SIGMA)
-    announced = [(3, s.channels, s.rows, s.columns) for s in tiny_model.subnet.shapes]
+    announced = [(3, s.channels, s.rows, s.columns) for s in tiny_model.score_network.shapes]
     assert [tuple(a.shape) for a in taps.activations] == announced
     assert [tuple(g.shape) for g in taps.gradients or ()] == announced
 
@@ -61,7 +63,7 @@ def test_denoised_is_the_preconditioned_output(tiny_recipe: Recipe, make_model: 
     c = precondition(SIGMA, model.noise)
     with torch.no_grad():
         denoised = model(noised(), SIGMA)
-        network = model.subnet(model.taps(noised(), SIGMA), c.c_noise)
+        network = model.score_network(noised(), c, model.taps(noised(), SIGMA))
     assert network.abs().min(dim=3).values.max() > 1e-3
     for i in range(3):
         torch.testing.assert_close(denoised[i], c.c_skip[i] * noised()[i] + c.c_out[i] * network[i])
@@ -69,8 +71,8 @@ def test_denoised_is_the_preconditioned_output(tiny_recipe: Recipe, make_model: 
 
 def test_a_fresh_model_denoises_as_if_the_data_were_gaussian(tiny_recipe: Recipe, make_model: MakeModel) -> None:
     model = make_model(tiny_recipe)
-    torch.nn.init.zeros_(model.subnet.head[-1].weight)  # type: ignore[arg-type]
-    torch.nn.init.zeros_(model.subnet.head[-1].bias)  # type: ignore[arg-type]
+    torch.nn.init.zeros_(model.score_network.head[-1].weight)  # type: ignore[arg-type]
+    torch.nn.init.zeros_(model.score_network.head[-1].bias)  # type: ignore[arg-type]
     expected = 0.25 / (0.25 + SIGMA.square())
     torch.testing.assert_close(model(noised(), SIGMA), expected[:, None, None, None] * noised())
 
@@ -81,10 +83,10 @@ def test_the_label_enters_the_score_through_label_taps_alone(
     tiny_recipe: Recipe, make_model: MakeModel, gradient_taps: Literal["none", "logsumexp", "label"], matters: bool
 ) -> None:
     model = make_model(with_taps(tiny_recipe, gradient_taps))
-    one, other = (LabelledDenoiser(model, label)(noised(), SIGMA) for label in (LABEL, LABEL.roll(1)))
+    one, other = (Conditioned(model, label)(noised(), SIGMA) for label in (LABEL, LABEL.roll(1)))
     assert torch.equal(one, other) != matters
     assert torch.equal(one, model(noised(), SIGMA)) != matters
-    assert (model.taps(noised(), SIGMA, tap_label=LABEL).gradients is None) == (gradient_taps == "none")
+    assert (model.taps(noised(), SIGMA, label=LABEL).gradients is None) == (gradient_taps == "none")
 
 
 @torch.no_grad()
@@ -92,19 +94,18 @@ def test_without_a_label_the_taps_are_those_of_logsumexp(tiny_recipe: Recipe, ma
     """A subnet trained with labels, run without one, and one of the paper's kind read the same taps."""
     model, papers = make_model(with_taps(tiny_recipe, "label")), make_model(with_taps(tiny_recipe, "logsumexp"))
     plain = model.taps(noised(), SIGMA).gradients or ()
-    for other in (model.taps(noised(), SIGMA, tap_label=torch.full((3,), NO_LABEL)), papers.taps(noised(), SIGMA, tap_label=LABEL)):
+    for other in (model.taps(noised(), SIGMA, label=torch.full((3,), NO_LABEL)), papers.taps(noised(), SIGMA, label=LABEL)):
         assert all(torch.equal(a, b) for a, b in zip(plain, other.gradients or (), strict=True))
 
 
 @pytest.mark.parametrize("gradient_taps", ["none", "logsumexp", "label"])
 @torch.no_grad()
-def test_with_label_gradient_gives_the_same_denoised_and_the_posteriors_slope(
+def test_a_guide_leaves_the_denoised_and_gives_the_same_denoised_and_the_posteriors_slope(
     tiny_recipe: Recipe, make_model: MakeModel, gradient_taps: Literal["none", "logsumexp", "label"]
 ) -> None:
     model = make_model(with_taps(tiny_recipe, gradient_taps))
-    denoiser = LabelledDenoiser(model, LABEL)
-    denoised, gradient = denoiser.with_label_gradient(noised(), SIGMA)
-    torch.testing.assert_close(denoised, denoiser(noised(), SIGMA))
+    denoised, gradient = label_gradient(model, LABEL, noised(), SIGMA)
+    torch.testing.assert_close(denoised, Conditioned(model, LABEL)(noised(), SIGMA))
     with torch.enable_grad():
         source = noised().requires_grad_()
         log_p = torch.log_softmax(model.classifier(source, SIGMA), dim=1)[torch.arange(3), LABEL].sum()
@@ -117,17 +118,17 @@ def test_with_label_gradient_gives_the_same_denoised_and_the_posteriors_slope(
 @torch.no_grad()
 def test_a_clip_does_not_depend_on_its_batch(tiny_recipe: Recipe, make_model: MakeModel, fusion: Literal["attention", "concat"]) -> None:
     model = make_model(replace(tiny_recipe, subnet=replace(tiny_recipe.subnet, fusion=fusion)))
-    together, gradients = LabelledDenoiser(model, LABEL).with_label_gradient(noised(), SIGMA)
+    together, gradients = label_gradient(model, LABEL, noised(), SIGMA)
     for i in range(3):
         own = slice(i, i + 1)
-        alone, gradient = LabelledDenoiser(model, LABEL[own]).with_label_gradient(noised()[own], SIGMA[own])
+        alone, gradient = label_gradient(model, LABEL[own], noised()[own], SIGMA[own])
         torch.testing.assert_close(alone, together[own], rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(gradient, gradients[own], rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_subnet_is_trainable(tiny_model: GenerativeClassifier) -> None:
+def test_only_the_subnet_is_trainable(tiny_model: ScoreModel) -> None:
     trainable = {name for name, parameter in tiny_model.train().named_parameters() if parameter.requires_grad}
-    assert trainable == {f"subnet.{name}" for name, _ in tiny_model.subnet.named_parameters()}
+    assert trainable == {f"score_network.{name}" for name, _ in tiny_model.score_network.named_parameters()}
 
 
 @pytest.mark.parametrize("gradient_taps", ["none", "logsumexp", "label"])
@@ -137,21 +138,21 @@ def test_training_the_subnet_leaves_the_classifier_bit_identical(
     """Even with an optimizer over all parameters, weight decay, and `train()` on the whole model: only the subnet moves."""
     model = make_model(with_taps(replace(tiny_recipe, classifier=replace(tiny_recipe.classifier, dropout=0.5)), gradient_taps)).train()
     state = {name: value.clone() for name, value in model.classifier.state_dict().items()}
-    before, subnet = fingerprint(model.classifier.network), fingerprint(model.subnet)
+    before, subnet = fingerprint(model.classifier.network), fingerprint(model.score_network)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     for _ in range(3):
         optimizer.zero_grad()
-        denoised = model.denoise(model.taps(noised(), SIGMA, tap_label=LABEL), noised(), SIGMA)
+        denoised = model.denoise(model.taps(noised(), SIGMA, label=LABEL), noised(), SIGMA)
         denoised.square().mean().backward()
         optimizer.step()
     assert fingerprint(model.classifier.network) == before == model.classifier.fingerprint
     assert model.classifier.unchanged()
     assert all(torch.equal(value, state[name]) for name, value in model.classifier.state_dict().items())
     assert all(parameter.grad is None for parameter in model.classifier.parameters())
-    assert fingerprint(model.subnet) != subnet
+    assert fingerprint(model.score_network) != subnet
 
 
-def test_the_denoising_loss_never_differentiates_through_the_classifier(tiny_model: GenerativeClassifier) -> None:
+def test_the_denoising_loss_never_differentiates_through_the_classifier(tiny_model: ScoreModel) -> None:
     """Taps are data to the subnet: no gradient flows back to the noised mel but by c_skip."""
     source = noised().requires_grad_()
     tiny_model(source, SIGMA).sum().backward()
@@ -159,10 +160,10 @@ def test_the_denoising_loss_never_differentiates_through_the_classifier(tiny_mod
     torch.testing.assert_close(source.grad, c_skip[:, None, None, None].expand_as(source))
 
 
-def test_the_sigma_arithmetic_stays_in_float32_under_autocast(tiny_model: GenerativeClassifier) -> None:
+def test_the_sigma_arithmetic_stays_in_float32_under_autocast(tiny_model: ScoreModel) -> None:
     """With a silent head the denoised mel is c_skip * noised, to float32's last digits and not to bfloat16's third."""
-    torch.nn.init.zeros_(tiny_model.subnet.head[-1].weight)  # type: ignore[arg-type]
-    torch.nn.init.zeros_(tiny_model.subnet.head[-1].bias)  # type: ignore[arg-type]
+    torch.nn.init.zeros_(tiny_model.score_network.head[-1].weight)  # type: ignore[arg-type]
+    torch.nn.init.zeros_(tiny_model.score_network.head[-1].bias)  # type: ignore[arg-type]
     with torch.no_grad():
         exact = tiny_model(noised(), SIGMA)
         with torch.autocast("cpu", torch.bfloat16):
@@ -171,9 +172,9 @@ def test_the_sigma_arithmetic_stays_in_float32_under_autocast(tiny_model: Genera
     assert torch.equal(denoised, exact)
 
 
-@pytest.mark.parametrize("make", [lambda model: model, lambda model: LabelledDenoiser(model, LABEL)], ids=["free", "labelled"])
+@pytest.mark.parametrize("make", [lambda model: model, lambda model: Conditioned(model, LABEL)], ids=["free", "labelled"])
 @torch.no_grad()
-def test_networks_in_bf16_denoise_nearly_as_in_float32(tiny_model: GenerativeClassifier, make: Callable[..., Any]) -> None:
+def test_networks_in_bf16_denoise_nearly_as_in_float32(tiny_model: ScoreModel, make: Callable[..., Any]) -> None:
     exact = make(tiny_model)(noised(), SIGMA)
     tiny_model.autocast = torch.bfloat16
     rounded = make(tiny_model)(noised(), SIGMA)
@@ -184,17 +185,16 @@ def test_networks_in_bf16_denoise_nearly_as_in_float32(tiny_model: GenerativeCla
 
 
 @torch.no_grad()
-def test_guidance_in_bf16_is_nearly_that_in_float32(tiny_model: GenerativeClassifier) -> None:
-    denoiser = LabelledDenoiser(tiny_model, LABEL)
-    exact = denoiser.with_label_gradient(noised(), SIGMA)
+def test_guidance_in_bf16_is_nearly_that_in_float32(tiny_model: ScoreModel) -> None:
+    exact = label_gradient(tiny_model, LABEL, noised(), SIGMA)
     tiny_model.autocast = torch.bfloat16
-    for rounded, wanted in zip(denoiser.with_label_gradient(noised(), SIGMA), exact, strict=True):
+    for rounded, wanted in zip(label_gradient(tiny_model, LABEL, noised(), SIGMA), exact, strict=True):
         assert rounded.dtype == torch.float32 and not torch.equal(rounded, wanted)
         assert (rounded - wanted).norm() < 0.05 * wanted.norm()
 
 
 @torch.no_grad()
-def test_without_an_arithmetic_of_its_own_a_model_runs_in_the_caller_s(tiny_model: GenerativeClassifier) -> None:
+def test_without_an_arithmetic_of_its_own_a_model_runs_in_the_caller_s(tiny_model: ScoreModel) -> None:
     assert tiny_model.autocast is None
     with torch.autocast("cpu", torch.bfloat16):
         callers = tiny_model(noised(), SIGMA)
@@ -205,7 +205,7 @@ def test_without_an_arithmetic_of_its_own_a_model_runs_in_the_caller_s(tiny_mode
 @pytest.mark.parametrize(
     ("mel", "sigma"), [((3, 1, 16, 15), 3), ((3, 1, 15, 16), 3), ((3, 2, 16, 16), 3), ((3, 16, 16), 3), ((3, 1, 16, 16), 2)]
 )
-def test_other_shapes_are_refused(tiny_model: GenerativeClassifier, mel: tuple[int, ...], sigma: int) -> None:
+def test_other_shapes_are_refused(tiny_model: ScoreModel, mel: tuple[int, ...], sigma: int) -> None:
     with pytest.raises(ShapeError, match="expected"):
         tiny_model(torch.zeros(mel), torch.ones(sigma))
 
@@ -213,7 +213,9 @@ def test_other_shapes_are_refused(tiny_model: GenerativeClassifier, mel: tuple[i
 def test_a_classifier_of_ones_own(tiny_recipe: Recipe) -> None:
     """Anyone's module with named layers will do: shapes are found by running it once."""
 
-    class Foreign(torch.nn.Module):
+    class Foreign(TappedClassifier):
+        tap_names = ("a", "b")
+
         def __init__(self) -> None:
             super().__init__()
             self.a = torch.nn.Conv2d(1, 4, 3, padding=1)
@@ -225,9 +227,8 @@ def test_a_classifier_of_ones_own(tiny_recipe: Recipe) -> None:
             return self.c(torch.relu(self.b(torch.relu(self.a(scaled)))).mean(dim=(2, 3)))
 
     torch.manual_seed(0)
-    options: dict[str, Any] = {"subnet": tiny_recipe.subnet, "mel": tiny_recipe.mel, "noise": tiny_recipe.noise}
-    model = GenerativeClassifier(Foreign(), ("a", "b"), **options)
-    assert model.subnet.shapes == (TapShape(4, 16, 16, 0), TapShape(6, 8, 8, 1))
+    model = build_model(tiny_recipe, Foreign())
+    assert model.score_network.shapes == (TapShape(4, 16, 16, 0), TapShape(6, 8, 8, 1))
     assert model(noised(), SIGMA).shape == (3, 1, 16, 16)
     assert read_taps(model.classifier.network, ("a",), noised(), SIGMA).logits.shape == (3, 5)
 
@@ -265,60 +266,16 @@ def test_the_nearest_stage_is_found_in_octaves(size: tuple[int, int], stage: int
     assert nearest_stage(size, (40, 32), 4) == stage
 
 
-# Temperatures
-
-
-def test_temperatures_are_interpolated_in_logarithms_and_held_beyond_the_ends(tiny_model: GenerativeClassifier) -> None:
-    tiny_model.calibration = Calibration("estimate", sigmas=(0.1, 1.0, 100.0), temperatures=(1.0, 4.0, 16.0))
-    sigma = torch.tensor([0.01, 0.1, 10**-0.5, 1.0, 10.0, 10**1.5, 100.0, 500.0])
-    expected = torch.tensor([1.0, 1.0, 2.0, 4.0, 8.0, 4 * 4**0.75, 16.0, 16.0])
-    torch.testing.assert_close(tiny_model.temperature(sigma, "estimate"), expected)
-    torch.testing.assert_close(tiny_model.temperature(sigma.double(), "estimate"), expected.double(), rtol=1e-6, atol=0)
-    assert tiny_model.temperature(sigma, "noised") is None
-
-
-def test_a_single_temperature_holds_everywhere(tiny_model: GenerativeClassifier) -> None:
-    tiny_model.calibration = Calibration("noised", sigmas=(1.0,), temperatures=(3.0,))
-    torch.testing.assert_close(tiny_model.temperature(SIGMA, "noised"), torch.full((3,), 3.0))
-
-
-def test_without_a_calibration_there_is_no_temperature(tiny_model: GenerativeClassifier) -> None:
-    assert tiny_model.temperature(SIGMA, "noised") is None
-    assert tiny_model.temperature(SIGMA, "estimate") is None
-
-
-@pytest.mark.parametrize(
-    ("fitted", "asked"), [("noised", "noised"), ("estimate", "estimate"), ("noised", "estimate"), ("estimate", "noised")]
-)
-@torch.no_grad()
-def test_a_temperature_tempers_the_guidance_it_was_fitted_for(
-    tiny_recipe: Recipe, make_model: MakeModel, fitted: GuideAt, asked: GuideAt
-) -> None:
-    """Far above every logit it makes all labels equally probable: their gradients then add up to nothing."""
-    model = make_model(with_taps(tiny_recipe, "logsumexp"))
-    denoiser = LabelledDenoiser(model, LABEL, asked)
-    denoised, plain = denoiser.with_label_gradient(noised(), SIGMA)
-    model.calibration = Calibration(fitted, sigmas=(0.1, 20.0), temperatures=(1e4, 1e4))
-    same, tempered = denoiser.with_label_gradient(noised(), SIGMA)
-    assert torch.equal(same, denoised)
-    assert torch.equal(tempered, plain) == (fitted != asked)
-    if fitted == asked:
-        every = [LabelledDenoiser(model, (LABEL + k) % 3, asked).with_label_gradient(noised(), SIGMA)[1] * 1e4 for k in range(3)]
-        assert (every[0] - plain).abs().max() > 1e-3
-        assert min(gradient.abs().max().item() for gradient in every) > 1e-2
-        torch.testing.assert_close(every[0] + every[1] + every[2], torch.zeros_like(plain), rtol=0, atol=1e-4)
-
-
 # Guidance at the estimate
 
 
-def log_probability(model: GenerativeClassifier, denoised: Tensor) -> Tensor:
+def log_probability(model: ScoreModel, denoised: Tensor) -> Tensor:
     """Of each item's label, asked at the estimate of the clean mel, in double precision."""
     logits = model.classifier(denoised, torch.full((len(denoised),), model.noise.sigma_min))
     return torch.log_softmax(logits.double(), dim=1)[torch.arange(3), LABEL]
 
 
-def slope_along(direction: Tensor, model: GenerativeClassifier, denoise: Callable[[Tensor], Tensor], step: float = 2e-3) -> Tensor:
+def slope_along(direction: Tensor, model: ScoreModel, denoise: Callable[[Tensor], Tensor], step: float = 2e-3) -> Tensor:
     """Finite difference of `log_probability` at denoise(noised) along a direction, item by item."""
     ahead, behind = (log_probability(model, denoise(noised() + way * step * direction)) for way in (1, -1))
     return ((ahead - behind) / (2 * step)).float()
@@ -336,7 +293,7 @@ def test_the_gradient_at_the_estimate_is_that_of_the_whole_denoiser(
     """Without gradient taps it is exact."""
     recipe = replace(with_taps(tiny_recipe, "none"), noise=replace(tiny_recipe.noise, kind=kind))
     model = make_model(recipe)
-    denoised, gradient = LabelledDenoiser(model, LABEL, "estimate").with_label_gradient(noised(), SIGMA)
+    denoised, gradient = label_gradient(model, LABEL, noised(), SIGMA, "estimate")
     torch.testing.assert_close(denoised, model(noised(), SIGMA))
     for direction in (
         unit(gradient),
@@ -351,15 +308,15 @@ def test_the_gradient_at_the_estimate_is_that_of_the_whole_denoiser(
 def test_at_the_estimate_gradient_taps_are_held_fixed(tiny_recipe: Recipe, make_model: MakeModel) -> None:
     """The second derivatives of the classifier, by which they would move, are left out."""
     model = make_model(with_taps(tiny_recipe, "label"))
-    denoised, gradient = LabelledDenoiser(model, LABEL, "estimate").with_label_gradient(noised(), SIGMA)
-    here = model.taps(noised(), SIGMA, tap_label=LABEL)
+    denoised, gradient = label_gradient(model, LABEL, noised(), SIGMA, "estimate")
+    here = model.taps(noised(), SIGMA, label=LABEL)
     torch.testing.assert_close(denoised, model.denoise(here, noised(), SIGMA))
 
     def held(mel: Tensor) -> Tensor:
-        return model.denoise(replace(model.taps(mel, SIGMA, tap_label=LABEL), gradients=here.gradients), mel, SIGMA)
+        return model.denoise(replace(model.taps(mel, SIGMA, label=LABEL), gradients=here.gradients), mel, SIGMA)
 
     def moving(mel: Tensor) -> Tensor:
-        return model.denoise(model.taps(mel, SIGMA, tap_label=LABEL), mel, SIGMA)
+        return model.denoise(model.taps(mel, SIGMA, label=LABEL), mel, SIGMA)
 
     direction = unit(gradient)
     slope = (gradient * direction).sum(dim=(1, 2, 3))
@@ -368,20 +325,20 @@ def test_at_the_estimate_gradient_taps_are_held_fixed(tiny_recipe: Recipe, make_
 
 
 @torch.no_grad()
-def test_guidance_at_the_estimate_leaves_nothing_behind(tiny_model: GenerativeClassifier) -> None:
+def test_guidance_at_the_estimate_leaves_nothing_behind(tiny_model: ScoreModel) -> None:
     mel = noised()
-    results = LabelledDenoiser(tiny_model, LABEL, "estimate").with_label_gradient(mel, SIGMA)
+    results = label_gradient(tiny_model, LABEL, mel, SIGMA, "estimate")
     assert not any(result.requires_grad for result in results)
     assert not mel.requires_grad
     assert all(parameter.grad is None for parameter in tiny_model.parameters())
     assert not torch.is_grad_enabled()
-    assert torch.equal(results[0], LabelledDenoiser(tiny_model, LABEL)(mel, SIGMA))
+    assert torch.equal(results[0], Conditioned(tiny_model, LABEL)(mel, SIGMA))
 
 
 @torch.no_grad()
-def test_at_the_estimate_clips_do_not_meet(tiny_model: GenerativeClassifier) -> None:
-    _, together = LabelledDenoiser(tiny_model, LABEL, "estimate").with_label_gradient(noised(), SIGMA)
+def test_at_the_estimate_clips_do_not_meet(tiny_model: ScoreModel) -> None:
+    _, together = label_gradient(tiny_model, LABEL, noised(), SIGMA, "estimate")
     for i in range(3):
         own = slice(i, i + 1)
-        _, alone = LabelledDenoiser(tiny_model, LABEL[own], "estimate").with_label_gradient(noised()[own], SIGMA[own])
+        _, alone = label_gradient(tiny_model, LABEL[own], noised()[own], SIGMA[own], "estimate")
         torch.testing.assert_close(alone, together[own], rtol=1e-3, atol=1e-4)

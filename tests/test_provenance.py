@@ -1,4 +1,4 @@
-"""experiments/provenance.py: digests that follow their files, and the machines of a run, each once."""
+"""provenance.py: digests that follow their files, and the machines of a run, each once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from duovox.experiments import provenance
+from duovox import provenance
 from duovox.provenance import digest_of, machine, machines, note_machine
 
 CPU = torch.device("cpu")

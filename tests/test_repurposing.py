@@ -243,7 +243,7 @@ def one_line(caught: pytest.ExceptionInfo[BaseException], *words: str) -> None:
 @torch.no_grad()
 def round_as_bundles_do(voice: Duovox) -> None:
     """Bundles hold the subnet and the vocoder in float16."""
-    for module in (voice.bundle.model.subnet, voice.bundle.vocoder):
+    for module in (voice.bundle.model.score_network, voice.bundle.vocoder):
         for value in module.state_dict().values() if module else ():
             value.copy_(value.half())
 

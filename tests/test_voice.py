@@ -16,13 +16,16 @@ from duovox import Clip, Duovox
 from duovox import voice as module
 from duovox.assemble import assemble
 from duovox.bundle import Bundle
-from duovox.config import Recipe, SampleConfig, TrainConfig
+from duovox.config import MelConfig, Recipe, SampleConfig, TrainConfig
 from duovox.contracts import AudioError, BundleError, ConfigError, GenerationError, LabelError, OutputError
-from duovox.diffusion.guidance import Guided, Strength
-from duovox.model import GenerativeClassifier
+from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
+from duovox.diffusion.sampling import SeededNoise
+from duovox.guides import LabelGuide
+from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
+from duovox.sound.mel import LogMel
 from duovox.training.start import start_training
-from duovox.voice import SeededNoise, locate, loudest_part
+from duovox.voice import fault_of, locate, refuse_faulty
 
 CPU = torch.device("cpu")
 
@@ -130,6 +133,22 @@ def test_of_a_longer_sound_the_loudest_part_is_heard(taught: Duovox) -> None:
     assert heard["mid"] > 0.5 and taught.classify(other)["high"] > 0.5
 
 
+def test_what_was_cut_is_said(voice: Duovox, tmp_path: Path) -> None:
+    word = np.concatenate([np.zeros(8000, np.float32), tone("mid", 2), np.zeros(20000, np.float32)])
+    (note,) = voice.listen(word).notes
+    assert note == "lasts 1.99 s, the loudest 0.24 s from 0.5 s on counts"
+    assert voice.listen(tone("mid", 2)).notes == ()
+    cancelling = np.stack([tone("mid", 2), -tone("mid", 2)], 1)
+    assert voice.listen(cancelling).notes == ("its 2 channels cancel, channel 1 counts alone",)
+    assert voice.classify(cancelling) == pytest.approx(voice.classify(tone("mid", 2)), abs=1e-6)
+
+
+def test_an_open_file_is_heard_as_one_with_a_name(voice: Duovox, tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.flac", tone("mid", 2), 16000)
+    with path.open("rb") as file:
+        assert voice.classify(file) == voice.classify(path)
+
+
 def test_the_mel_of_what_was_heard(voice: Duovox) -> None:
     word = tone("mid", 2)
     heard = voice.listen(np.concatenate([np.zeros(2000, np.float32), word, np.zeros(5000, np.float32)]))
@@ -141,7 +160,7 @@ def test_the_mel_of_what_was_heard(voice: Duovox) -> None:
 def test_a_shorter_sound_is_followed_by_silence(voice: Duovox) -> None:
     word = tone("mid", 2)[:1000]
     assert voice.classify(word) == voice.classify(np.concatenate([word, np.zeros(500, np.float32)]))
-    assert set(voice.classify([0.5])) == set(TONES)
+    assert set(voice.classify([0.5, -0.5])) == set(TONES)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +170,9 @@ def test_a_shorter_sound_is_followed_by_silence(voice: Duovox) -> None:
         (".", None, "folder"),
         ([], 16000, "no samples"),
         ([0.0, math.nan], 16000, "not finite"),
+        (np.zeros(9000), 16000, "is silent"),
+        (np.full(9000, 0.3), 16000, "is silent"),
+        (tone("mid", 2) * 2**15, 16000, "another scale .*full scale is 1"),
         ([0.1] * 16000, 0, "sample rate"),
         ([0.1] * 16000, math.nan, "sample rate"),
         (np.zeros((2, 2, 2)), 16000, "shape"),
@@ -171,21 +193,11 @@ def test_a_trained_classifier_hears_what_it_was_taught(taught: Duovox) -> None:
         assert max(heard, key=heard.__getitem__) == label and heard[label] > 0.5
 
 
-def test_the_loudest_part_is_the_known_one() -> None:
-    wave = np.zeros(100, np.float32)
-    wave[40:43] = [1, -3, 1]
-    wave[80] = 3
-    assert loudest_part(wave, 3).tolist() == [1, -3, 1]
-    assert loudest_part(wave, 41).sum() == 2  # holds both: 40..80
-    assert loudest_part(wave, 100) is wave and loudest_part(wave, 200) is wave
-    assert loudest_part(np.zeros(10, np.float32), 4).shape == (4,)
-
-
 # speaking
 
 
 def test_clips_say_what_they_are(voice: Duovox) -> None:
-    clips = voice.generate("mid", 3, seed=5, steps=2, gamma=1.5)
+    clips = voice.generate("mid", 3, seed=5, steps=2, gamma=1.5, keep_faulty=True)
     assert [clip.seed for clip in clips] == [5, 6, 7]
     for clip in clips:
         assert clip.wave.shape == (3840,) and clip.wave.dtype == np.float32 and clip.rate == 16000
@@ -242,7 +254,7 @@ def test_settings_left_out_are_the_bundles_own(voice: Duovox) -> None:
 def test_sampling_can_be_watched(voice: Duovox, sampler: Any, evaluations: int) -> None:
     seen: list[tuple[float, torch.Tensor]] = []
     settings = voice.settings(sampler=sampler, steps=4)
-    clips = voice.generate_batch([("low", 1), ("mid", 2)], settings, watch=lambda sigma, denoised: seen.append((sigma, denoised)))
+    clips = voice.generate_batch([("low", 1), ("mid", 2)], settings, callback=lambda sigma, denoised: seen.append((sigma, denoised)))
     assert same(clips, voice.generate_batch([("low", 1), ("mid", 2)], settings))
     sigmas = [sigma for sigma, _ in seen]
     assert len(seen) == evaluations and sigmas == sorted(sigmas, reverse=True) and min(sigmas) > 0
@@ -251,16 +263,16 @@ def test_sampling_can_be_watched(voice: Duovox, sampler: Any, evaluations: int) 
         assert np.abs(voice.log_mels(seen[-1][1])[1, 0].numpy() - clips[1].log_mel).max() < 1e-4
 
 
-def test_what_the_watch_raises_ends_the_sampling(voice: Duovox) -> None:
+def test_what_the_callback_raises_ends_the_sampling(voice: Duovox) -> None:
     seen: list[float] = []
 
-    def watch(sigma: float, _: torch.Tensor) -> None:
+    def callback(sigma: float, _: torch.Tensor) -> None:
         seen.append(sigma)
         if len(seen) == 2:
             raise KeyError("enough")
 
     with pytest.raises(KeyError, match="enough"):
-        voice.generate_batch([("low", 1)], watch=watch)
+        voice.generate_batch([("low", 1)], callback=callback)
     assert len(seen) == 2
 
 
@@ -291,13 +303,13 @@ def test_the_global_random_state_is_neither_used_nor_changed(voice: Duovox) -> N
 
 def test_gamma_0_asks_for_no_gradient_of_the_label(voice: Duovox, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
-    taps = GenerativeClassifier.taps
+    taps = ScoreModel.taps
 
-    def spy(self: GenerativeClassifier, noised: Any, sigma: Any, tap_label: Any = None, guide_label: Any = None) -> Any:
-        asked.append(guide_label is not None)
-        return taps(self, noised, sigma, tap_label, guide_label)
+    def spy(self: ScoreModel, noised: Any, sigma: Any, label: Any = None, graph: Any = "none") -> Any:
+        asked.append(graph != "none")
+        return taps(self, noised, sigma, label, graph)
 
-    monkeypatch.setattr(GenerativeClassifier, "taps", spy)
+    monkeypatch.setattr(ScoreModel, "taps", spy)
     voice.generate("low", 1, gamma=0, steps=3)
     assert asked == [False] * 5  # Heun: 2 n - 1 evaluations
     asked.clear()
@@ -310,9 +322,11 @@ def test_gamma_0_asks_for_no_gradient_of_the_label(voice: Duovox, monkeypatch: p
 
 def test_guidance_is_given_the_settings(voice: Duovox) -> None:
     denoiser = voice._denoiser("mid", 2, SampleConfig(gamma=2.5, guidance_low=0.1, guidance_high=7.0, schedule="early"))
-    assert isinstance(denoiser, Guided)
-    assert denoiser.strength == Strength(2.5, 0.1, 7.0, "early", voice.config.recipe.noise.sigma_data)
-    assert denoiser.denoiser.label.tolist() == [1 + 1, 2]  # type: ignore[attr-defined]
+    assert isinstance(denoiser, ClassifierGuidance)
+    ((guide, schedule),) = denoiser.guides
+    assert schedule == GuidanceSchedule(2.5, 0.1, 7.0, "early", voice.config.recipe.noise.sigma_data)
+    assert isinstance(guide, LabelGuide) and guide.label.tolist() == denoiser.denoiser.label.tolist() == [2, 2]  # type: ignore[attr-defined]
+    assert guide.classifier is voice.bundle.model.classifier and guide.calibration == voice.config.calibration
     assert voice._denoiser(None, 2, SampleConfig()) is voice.bundle.model
 
 
@@ -365,10 +379,32 @@ def test_a_gamma_that_runs_off_is_one_error(voice: Duovox, gamma: float, sampler
         voice.generate("low", gamma=gamma, sampler=sampler)
 
 
+def test_what_a_listener_would_call_noise_has_a_fault() -> None:
+    """Louder than a full-scale tone, at full scale for more than a twentieth, or silent; a full-scale tone itself is none of these."""
+    time = np.arange(16000) / 16000
+    sine, quiet = np.sin(2 * np.pi * 440 * time).astype(np.float32), np.full((80, 64), -5.0, dtype=np.float32)
+    tone = LogMel(MelConfig())(torch.from_numpy(sine)[None])[0, 0].numpy()
+    assert fault_of(sine, tone) == "" == fault_of(0.01 * sine, quiet)
+    assert 2 < tone.max() < 3 and fault_of(sine, tone + 1) == f"its log-mel reaches {tone.max() + 1:.1f}, louder than a full-scale tone"
+    assert fault_of(np.clip(1.1 * sine, -1, 1), quiet) == "28% of its samples are at full scale"
+    assert fault_of(1e-5 * sine, quiet) == "it is silent"
+
+
+def test_clips_that_ran_off_are_counted_and_the_others_stand(voice: Duovox) -> None:
+    clips = voice.generate_batch([("low", 0), ("low", 1)], voice.settings(gamma=0.0))
+    assert [clip.fault for clip in clips] == ["", ""]
+    faulty = dataclasses.replace(clips[1], fault="it is silent")
+    with pytest.raises(
+        GenerationError, match=r"1 of 2 clips ran off to no speech \(seed 1: it is silent\) with heun, 3 steps and gamma 0;"
+    ):
+        refuse_faulty([clips[0], faulty])
+    refuse_faulty(clips)
+
+
 def test_a_mel_beyond_all_sound_is_cut_before_the_vocoder(tiny_bundle: Bundle) -> None:
     """A scale that turns the model's mels into impossible loudness and impossible quiet."""
     config = dataclasses.replace(tiny_bundle.config, mel_scale=dataclasses.replace(tiny_bundle.config.mel_scale, scale=50.0))
-    (clip,) = Duovox(dataclasses.replace(tiny_bundle, config=config)).generate(None)
+    (clip,) = Duovox(dataclasses.replace(tiny_bundle, config=config)).generate(None, keep_faulty=True)
     assert clip.log_mel.min() == pytest.approx(math.log(1e-5)) and clip.log_mel.max() == module.MAX_LOG_MEL
     assert np.isfinite(clip.wave).all() and np.abs(clip.wave).max() <= 1
 

@@ -39,7 +39,7 @@ def assemble(
     model = build_model(recipe, fill_classifier(folder, recipe, scale_of(facts), len(facts["labels"]), tensors, network))
     if fingerprint(model.classifier.network) != subnet_facts["classifier"]:
         raise BundleError(f"{out}/subnet was trained on another classifier than the one in {folder}; train the subnet again")
-    model.subnet.load_state_dict(subnet_tensors, strict=True)
+    model.score_network.load_state_dict(subnet_tensors, strict=True)
     runs = {"classifier": facts, "subnet": subnet_facts}
     if (out / "vocoder").is_dir():
         runs["vocoder"], vocoder_tensors = _part_of(out / "vocoder", "vocoder", recipe)

@@ -24,11 +24,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.loading import rebuild_network
 from duovox.config import Calibration, MelConfig, MelScale, Recipe, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, DuovoxError, OutputError
-from duovox.model import GenerativeClassifier, build_classifier, build_external, build_model
+from duovox.model import ScoreModel, build_classifier, build_external, build_model
 from duovox.sound.vocoder.istft_net import ISTFTNet
 
 FORMAT = 2
@@ -70,14 +69,13 @@ class Bundle:
     """A bundle in memory: its settings and its networks (float32, eval mode). Raises `BundleError` for a vocoder of another mel."""
 
     config: BundleConfig
-    model: GenerativeClassifier
+    model: ScoreModel
     vocoder: ISTFTNet | None
     card: str = ""
 
     def __post_init__(self) -> None:
         if self.vocoder is not None:
             self.vocoder.check(self.config.recipe.mel)
-        self.model.calibration = self.config.calibration
 
 
 def read_bundle(folder: str | Path, *, network: nn.Module | None = None, trust_code: bool = False) -> Bundle:
@@ -91,7 +89,7 @@ def read_bundle(folder: str | Path, *, network: nn.Module | None = None, trust_c
     config = _read_config(folder)
     model = _empty_model(folder, config, network, trust_code)
     tensors, _ = _read_tensors(folder, "model.safetensors", config)
-    parts: dict[str, nn.Module] = {"classifier": model.classifier.network, "subnet": model.subnet}
+    parts: dict[str, nn.Module] = {"classifier": model.classifier.network, "subnet": model.score_network}
     _fill(parts, tensors, folder / "model.safetensors", "classifier" if config.recipe.external else "")
     model.classifier.freeze()
     vocoder = None
@@ -100,7 +98,7 @@ def read_bundle(folder: str | Path, *, network: nn.Module | None = None, trust_c
     return Bundle(config, model.eval().requires_grad_(False), vocoder, _read_card(folder))
 
 
-def _empty_model(folder: Path, config: BundleConfig, network: nn.Module | None, trust_code: bool) -> GenerativeClassifier:
+def _empty_model(folder: Path, config: BundleConfig, network: nn.Module | None, trust_code: bool) -> ScoreModel:
     """The bundle's model before its weights are filled in."""
     external = config.recipe.external
     if external is None:
@@ -211,11 +209,11 @@ def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Bun
     folder = Path(os.path.realpath(folder))
     _check_place(folder, force)
     classifier = bundle.model.classifier.network
-    exact = isinstance(classifier, ExternalClassifier)
-    parts = {"classifier": classifier, "subnet": bundle.model.subnet}
-    files = {"model.safetensors": _tensor_bytes(parts, {}, "classifier" if exact else "")}
-    if isinstance(classifier, ExternalClassifier) and classifier.code is not None:
-        files[CODE_FILES[classifier.config.source]] = classifier.code
+    external = bundle.config.recipe.external
+    parts = {"classifier": classifier, "subnet": bundle.model.score_network}
+    files = {"model.safetensors": _tensor_bytes(parts, {}, "classifier" if external else "")}
+    if external is not None and classifier.program is not None:
+        files[CODE_FILES[external.source]] = classifier.program
     if bundle.vocoder is not None:
         files["vocoder.safetensors"] = _tensor_bytes({"vocoder": bundle.vocoder}, {"mel": to_json(bundle.vocoder.mel)})
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from duovox.config import Calibration, MelScale
+from duovox.contracts import GuideAt
 from duovox.data import Features, in_order
 from duovox.diffusion.noise import add_noise
-from duovox.model import GenerativeClassifier, GuideAt
+from duovox.model import ScoreModel
 from duovox.sound.mel import scale_mel
 
 CALIBRATION_SIGMAS = (0.01, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 80.0)
@@ -41,7 +42,7 @@ class Level:
 
 
 def calibrate(
-    model: GenerativeClassifier,
+    model: ScoreModel,
     features: Features,
     scale: MelScale,
     guide_at: GuideAt,
@@ -66,10 +67,10 @@ def calibrate(
 
 @torch.no_grad()
 def collect_logits(
-    model: GenerativeClassifier, features: Features, split: str, scale: MelScale, sigma: float, guide_at: GuideAt, limit: int, seed: int
+    model: ScoreModel, features: Features, split: str, scale: MelScale, sigma: float, guide_at: GuideAt, limit: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Logits (N, K) and labels (N,) of a split at one noise level, taken where `guide_at` says."""
-    device = next(model.subnet.parameters()).device
+    device = next(model.score_network.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     logits, labels = [], []
     for batch in in_order(features, split, 128, limit):

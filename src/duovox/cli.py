@@ -11,6 +11,7 @@ import sys
 
 import tyro
 
+from duovox import __version__
 from duovox.commands.data import fetch, prepare
 from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
@@ -42,6 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        print(f"duovox {__version__}")
+        return 0
     try:
         try:
             app.cli(prog="duovox", description="One speech classifier, two jobs: it recognises words and speaks them.", args=arguments)

@@ -1,14 +1,19 @@
-"""The contracts between the parts, their shape checks, and the errors a user may meet. Imports nothing of duovox.
+"""The contracts between the parts, their shape checks, and the errors a user may meet. Imports nothing of duovox and no torch.
 
 Shapes, everywhere: wave (B, S) · log-mel and mel (B, 1, M, T) · sigma (B,) · logits (B, K) · label (B,).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+GuideAt = Literal["noised", "estimate"]
+"""Where a guide looks: at the noised data, or at the estimate of the clean one."""
 
 NO_LABEL = -1
 """In an array of labels: no label for this item; its gradient taps are those of logsumexp(logits)."""
@@ -59,29 +64,58 @@ class ShapeError(DuovoxError):
 
 
 class Denoiser(Protocol):
-    """The one contract of the diffusion: the expected clean mel, given a noised one (Karras et al. 2022, eq. 1-3)."""
+    """The one contract of the diffusion: the expected clean data, given noised data (Karras et al. 2022, eq. 1-3)."""
 
     def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
-        """noised (B, 1, M, T) = clean + sigma * eps, sigma (B,) > 0 -> denoised (B, 1, M, T)."""
-        ...
-
-
-class GuidableDenoiser(Denoiser, Protocol):
-    """A denoiser whose classifier can also say in which direction a label becomes more probable."""
-
-    def with_label_gradient(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """(denoised, d log p(label | noised) / d noised), both (B, 1, M, T), from one shared classifier forward.
-
-        The label (B,) was bound when the denoiser was made.
-        """
+        """noised (B, ...) = clean + sigma * eps, sigma (B,) > 0 -> denoised (B, ...); for us (B, 1, M, T)."""
         ...
 
 
 class Classifier(Protocol):
-    """p(label | noised mel, sigma), as logits."""
+    """p(label | noised data, sigma), as logits."""
 
     def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
         """noised (B, 1, M, T), sigma (B,) -> logits (B, K)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known where a denoiser is evaluated, for guides to look at; each tensor in the graph of `noised`.
+
+    `denoised` is the estimate of the clean data (only for guides that look at it); `logits` (B, K) are those of `classifier` at
+    (noised, sigma), where the denoiser has run one.
+    """
+
+    noised: Tensor
+    sigma: Tensor
+    denoised: Tensor | None = None
+    classifier: Classifier | None = None
+    logits: Tensor | None = None
+
+    def logits_of(self, classifier: Classifier) -> Tensor:
+        """Logits (B, K) of a classifier at (noised, sigma): those at hand where they are its own, else it is run."""
+        if self.logits is not None and classifier is self.classifier:
+            return self.logits
+        return classifier(self.noised, self.sigma)
+
+
+class Guide(Protocol):
+    """Knows how probable something wanted is. `at` says whether it looks at the noised data or at the estimate of the clean one."""
+
+    @property
+    def at(self) -> GuideAt: ...
+
+    def log_probability(self, seen: Evaluation) -> Tensor:
+        """log p(wanted | what it looks at), one value per item (B,), differentiable with respect to `seen.noised`."""
+        ...
+
+
+class GuidableDenoiser(Denoiser, Protocol):
+    """A denoiser that several guides may ask at once, sharing its forward."""
+
+    def with_gradients(self, noised: Tensor, sigma: Tensor, guides: Sequence[Guide]) -> tuple[Tensor, list[Tensor]]:
+        """denoised, and d log_probability / d noised of each guide; all of the shape of `noised`, detached."""
         ...
 
 

@@ -1,6 +1,6 @@
 """What a model costs: parameters, and multiply-accumulates of one sampler step, counted by torch's own flop counter.
 
-Takes a `GenerativeClassifier`; gives `Costs` to `duovox inspect` and the results tables. Forward and backward are both
+Takes a `ScoreModel`; gives `Costs` to `duovox inspect` and the results tables. Forward and backward are both
 counted; one multiply-accumulate is two of torch's flops. Norms and activations count nothing, as is usual.
 """
 
@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from duovox.classifiers.external import ExternalClassifier
-from duovox.model import GenerativeClassifier, GuideAt, LabelledDenoiser
+from duovox.contracts import GuideAt
+from duovox.guides import LabelGuide
+from duovox.model import Conditioned, ScoreModel
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,17 @@ def gmacs(run: Callable[[], object]) -> float:
 
 
 @torch.no_grad()
-def count_costs(model: GenerativeClassifier, guide_at: GuideAt = "noised") -> Costs:
+def count_costs(model: ScoreModel, guide_at: GuideAt = "noised") -> Costs:
     """Count one clip's evaluation, guided where `guide_at` says."""
     noised = torch.zeros(1, 1, model.mel.n_mels, model.mel.frames)
     sigma, label = torch.ones(1), torch.zeros(1, dtype=torch.long)
     network = model.classifier.network
-    bridge = parameters(network.front_end) if isinstance(network, ExternalClassifier) else 0
+    bridge = parameters(network.bridge) if network.bridge is not None else 0
+    guide = LabelGuide(model.classifier, label, guide_at, model.noise.sigma_min)
     return Costs(
         parameters(network) - bridge,
-        parameters(model.subnet),
+        parameters(model.score_network),
         gmacs(lambda: model.classifier(noised, sigma)),
         gmacs(lambda: model(noised, sigma)),
-        gmacs(lambda: LabelledDenoiser(model, label, guide_at).with_label_gradient(noised, sigma)),
+        gmacs(lambda: Conditioned(model, label).with_gradients(noised, sigma, [guide])),
     )

@@ -1,10 +1,12 @@
-"""Files that are whole or not there: atomic writes, safetensors with a JSON header, folders held by one process, what differs.
+"""Files that are whole or not there: atomic writes, safetensors with a JSON header, folders held by one process, what differs; and
+names of files that stay in their folder.
 
 Takes bytes, tensors and settings from every part that writes; nothing here loads torch until a tensor is written.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +17,36 @@ from duovox.contracts import OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+MAX_NAME_BYTES = 150
+"""Of a name made from a label: room is left for a seed, a suffix and what marks an unfinished file (file systems take 255)."""
+
+
+def safe_name(label: str) -> str:
+    """A label as the name of a file or folder, or as the start of one, that can never leave its folder nor hide in it.
+
+    An ordinary label is its own name. Separators, control characters, what Windows does not take in a name, dots at the start, and dots
+    and spaces at the end are written %2F and so on, as is % itself: different labels have different names. A long name is cut and ends
+    in a digest.
+    """
+    name = "".join(_percent(c) if _needs_escape(c) else c for c in label)
+    if name.startswith("."):
+        name = _percent(".") + name[1:]
+    if name.endswith((".", " ")):
+        name = name[:-1] + _percent(name[-1])
+    encoded = name.encode()
+    if len(encoded) > MAX_NAME_BYTES:
+        digest = hashlib.sha256(encoded).hexdigest()[:16]
+        name = f"{encoded[: MAX_NAME_BYTES - 17].decode(errors='ignore')}-{digest}"
+    return name or "%"
+
+
+def _needs_escape(character: str) -> bool:
+    return character in '/\\:*?"<>|%' or not character.isprintable()
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogatepass"))
 
 
 def write_whole(path: Path, content: bytes, force: bool = False, parents: bool = False) -> None:

@@ -10,9 +10,9 @@ import torch
 from duovox.bundle import Bundle, BundleConfig, read_bundle
 from duovox.classifiers.loading import needs
 from duovox.config import Recipe, read_recipe, to_dict
-from duovox.contracts import BundleError, ConfigError
+from duovox.contracts import BundleError, ConfigError, GuideAt
 from duovox.costs import count_costs, parameters
-from duovox.model import GenerativeClassifier, GuideAt, build_classifier, build_model
+from duovox.model import ScoreModel, build_classifier, build_model
 from duovox.runs import features_for
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.classifier import REPORT_SIGMAS, accuracy_by_sigma
@@ -82,7 +82,7 @@ def _bundle_facts(config: BundleConfig) -> dict[str, Any]:
     }
 
 
-def _costs(model: GenerativeClassifier, vocoder: ISTFTNet | None, guide_at: GuideAt) -> dict[str, Any]:
+def _costs(model: ScoreModel, vocoder: ISTFTNet | None, guide_at: GuideAt) -> dict[str, Any]:
     costs = count_costs(model, guide_at)
     return {
         "parameters": {

@@ -1,7 +1,6 @@
-"""The model: frozen classifier + taps + Score Subnet = a denoiser, built in one place.
+"""The model: a classifier and a score network = a denoiser. It denoises; it knows nothing of guiding.
 
-Takes settings and a classifier, ours or someone else's; gives `GenerativeClassifier` (or the U-Net baseline in its place) to training
-and sampling.
+Takes settings and a classifier, ours or someone else's; gives `ScoreModel` to training and sampling.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,55 +18,40 @@ from torch import Tensor, nn
 from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.front_end import build_front_end
 from duovox.classifiers.frozen import FrozenClassifier
-from duovox.config import Calibration, MelConfig, MelScale, NoiseConfig, Recipe, SubnetConfig, UNetConfig
-from duovox.contracts import expand_to
-from duovox.diffusion.noise import Preconditioning, precondition
-from duovox.diffusion.taps import Taps, label_log_probability_gradient, read_taps
+from duovox.config import MelConfig, MelScale, NoiseConfig, Recipe
+from duovox.contracts import Evaluation, Guide, expand_to
+from duovox.diffusion.guidance import gradients_of
+from duovox.diffusion.noise import precondition
+from duovox.diffusion.taps import Graph, Taps, read_taps
+from duovox.networks.base import ScoreNetwork, TappedClassifier
 from duovox.networks.encoder import EncoderClassifier
 from duovox.networks.scoresubnet import ScoreSubnet, TapShape
 from duovox.networks.unet import UNet
 from duovox.sound.vocoder.istft_net import ISTFTNet
 
-AnyClassifier = EncoderClassifier | ExternalClassifier
-GuideAt = Literal["noised", "estimate"]
 
+class ScoreModel(nn.Module):
+    """A frozen classifier and a score network that denoises, from the classifier's taps or without them. Only the score network has
+    trainable parameters.
 
-class GenerativeClassifier(nn.Module):
-    """A frozen classifier that can also denoise. Only `subnet` has trainable parameters.
-
-    `tap_axes` says what the axes of each tap are (see `taps.as_map`); without it they are (B, C, M', T').
     `autocast` is a lower precision to run the networks in; sigma arithmetic and sampling stay in float32.
     """
 
     autocast: torch.dtype | None = None
 
-    def __init__(
-        self,
-        classifier: nn.Module,
-        tap_names: tuple[str, ...],
-        subnet: SubnetConfig,
-        mel: MelConfig,
-        noise: NoiseConfig,
-        tap_axes: tuple[str, ...] | None = None,
-    ) -> None:
+    def __init__(self, classifier: TappedClassifier, score_network: ScoreNetwork, mel: MelConfig, noise: NoiseConfig) -> None:
         super().__init__()
         self.classifier = FrozenClassifier(classifier)
-        self.tap_names, self.tap_axes, self.mel, self.noise = tap_names, tap_axes, mel, noise
-        self.calibration = Calibration()
-        shapes, patch = tap_shapes(classifier, tap_names, mel, len(subnet.widths), tap_axes)
-        self.gradient_taps = subnet.gradient_taps
-        self.subnet: ScoreSubnet | UNet = ScoreSubnet(subnet, shapes, patch)
+        self.mel, self.noise = mel, noise
+        self.score_network = score_network
+        self.tap_names, self.tap_axes = (classifier.tap_names, classifier.tap_axes) if score_network.reads_taps else ((), None)
 
-    def taps(
-        self,
-        noised: Tensor,
-        sigma: Tensor,
-        tap_label: Tensor | None = None,
-        guide_label: Tensor | None = None,
-        attached: bool = False,
-    ) -> Taps:
-        """Read the classifier's taps; labels are used by the gradient taps only if the subnet was trained on such."""
-        kind = self.gradient_taps
+    def taps(self, noised: Tensor, sigma: Tensor, label: Tensor | None = None, graph: Graph = "none") -> Taps | None:
+        """The taps that the score network reads, None where it reads none. The label (B,) decides the gradient taps only if the score
+        network was trained on such; `graph` as in `read_taps`."""
+        if not self.score_network.reads_taps:
+            return None
+        kind = self.score_network.gradient_taps
         with self.arithmetic(noised):
             return read_taps(
                 self.classifier.network,
@@ -75,106 +59,57 @@ class GenerativeClassifier(nn.Module):
                 noised,
                 sigma,
                 gradients=kind != "none",
-                tap_label=tap_label if kind == "label" else None,
-                guide_label=guide_label,
-                temperature=None if guide_label is None else self.temperature(sigma, "noised"),
+                label=label if kind == "label" else None,
                 axes=self.tap_axes,
-                attached=attached,
+                graph=graph,
             )
 
     def arithmetic(self, like: Tensor) -> AbstractContextManager[Any]:
         """Where the networks run: in `autocast`, or, without it, as whoever calls has set."""
         return torch.autocast(like.device.type, self.autocast) if self.autocast else nullcontext()
 
-    def temperature(self, sigma: Tensor, guide_at: GuideAt) -> Tensor | None:
-        """The fitted temperature (B,) at sigma (B,), held beyond the outermost; None where none was fitted for this place."""
-        fitted = self.calibration
-        if not fitted.sigmas or fitted.guide_at != guide_at:
-            return None
-        levels = torch.tensor(fitted.sigmas, dtype=sigma.dtype, device=sigma.device).log()
-        values = torch.tensor(fitted.temperatures, dtype=sigma.dtype, device=sigma.device).log()
-        place = sigma.log().clamp(levels[0], levels[-1])
-        right = torch.searchsorted(levels, place).clamp(1, max(1, len(levels) - 1))
-        if len(levels) == 1:
-            return values.exp().expand_as(sigma)
-        share = (place - levels[right - 1]) / (levels[right] - levels[right - 1])
-        return torch.lerp(values[right - 1], values[right], share).exp()
-
-    def denoise(self, taps: Taps, noised: Tensor, sigma: Tensor) -> Tensor:
+    def denoise(self, taps: Taps | None, noised: Tensor, sigma: Tensor) -> Tensor:
         """denoised (B, 1, M, T) from taps read at (noised, sigma); the sigma arithmetic stays in float32 (EDM eq. 7)."""
         c = precondition(sigma, self.noise)
         with self.arithmetic(noised):
-            output = self.output(taps, noised, c)
+            output = self.score_network(noised, c, taps)
         return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * output
-
-    def output(self, taps: Taps, noised: Tensor, c: Preconditioning) -> Tensor:
-        """F (B, 1, M, T), the trained network's part of the denoised mel."""
-        return self.subnet(taps, c.c_noise)
 
     def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
         """Unconditional denoiser: noised (B, 1, M, T), sigma (B,) -> denoised (B, 1, M, T)."""
         return self.denoise(self.taps(noised, sigma), noised, sigma)
 
 
-class UNetModel(GenerativeClassifier):
-    """The baseline of two models: a U-Net denoises, knowing nothing of the classifier, which is run only to guide."""
-
-    def __init__(self, classifier: nn.Module, unet: UNetConfig, mel: MelConfig, noise: NoiseConfig) -> None:
-        nn.Module.__init__(self)
-        self.classifier = FrozenClassifier(classifier)
-        self.mel, self.noise, self.calibration = mel, noise, Calibration()
-        self.subnet = UNet(unet)  # the part that is trained, as in the other model
-
-    def taps(
-        self,
-        noised: Tensor,
-        sigma: Tensor,
-        tap_label: Tensor | None = None,
-        guide_label: Tensor | None = None,
-        attached: bool = False,
-    ) -> Taps:
-        """No taps; the label's gradient if it is asked for."""
-        if guide_label is None:
-            return Taps((), None, noised.new_zeros(noised.shape[0], 0), None)
-        temperature = self.temperature(sigma, "noised")
-        with self.arithmetic(noised):
-            return read_taps(self.classifier.network, (), noised, sigma, gradients=False, guide_label=guide_label, temperature=temperature)
-
-    def output(self, taps: Taps, noised: Tensor, c: Preconditioning) -> Tensor:
-        return self.subnet(expand_to(c.c_in, noised) * noised, c.c_noise)
-
-
 @dataclass(frozen=True)
-class LabelledDenoiser:
-    """A `GuidableDenoiser`: the model with a label (B,) bound to it.
+class Conditioned:
+    """A `GuidableDenoiser`: the model with a label (B,) for its gradient taps, or with none.
 
-    `guide_at` "noised" asks the classifier for the label at the noised mel, in the forward that the taps come from; "estimate" asks
-    it once more, at the denoised mel, and takes the gradient through the denoiser (its gradient taps held fixed).
+    Guides share its forward: the classifier's logits at the noised mel are those that the taps were read with. The gradient taps are
+    held fixed where a guide looks through the denoiser at the estimate.
     """
 
-    model: GenerativeClassifier
-    label: Tensor
-    guide_at: GuideAt = "noised"
+    model: ScoreModel
+    label: Tensor | None = None
 
     def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
-        return self.model.denoise(self.model.taps(noised, sigma, tap_label=self.label), noised, sigma)
+        return self.model.denoise(self.model.taps(noised, sigma, self.label), noised, sigma)
 
-    def with_label_gradient(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        if self.guide_at == "estimate":
-            return self._through_the_estimate(noised, sigma)
-        taps = self.model.taps(noised, sigma, tap_label=self.label, guide_label=self.label)
-        assert taps.label_gradient is not None
-        return self.model.denoise(taps, noised, sigma), taps.label_gradient
-
-    def _through_the_estimate(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """denoised, and d log p(label | denoised(noised)) / d noised: by Tweedie's formula denoised is the expected clean mel."""
-        model, source = self.model, noised.detach().requires_grad_()
+    def with_gradients(self, noised: Tensor, sigma: Tensor, guides: Sequence[Guide]) -> tuple[Tensor, list[Tensor]]:
+        model = self.model
+        early, late = ([guide for guide in guides if guide.at == place] for place in ("noised", "estimate"))
         with torch.enable_grad():
-            taps = model.taps(source, sigma, tap_label=self.label, attached=True)
+            source = noised.detach().requires_grad_().view_as(noised)  # a view: torch's flop counter refuses leaves
+            taps = model.taps(source, sigma, self.label, "activations" if late else "logits")
+            logits = None if taps is None else taps.logits
+            seen = Evaluation(source, sigma, None, model.classifier, logits)
+            with model.arithmetic(noised):
+                found = dict(zip(early, gradients_of(early, seen, retain_graph=bool(late)), strict=True))
+        if not late:
+            return model.denoise(taps, noised, sigma), [found[guide] for guide in guides]
+        with torch.enable_grad():
             denoised = model.denoise(taps, source, sigma)
-            logits = model.classifier(denoised, torch.full_like(sigma, model.noise.sigma_min))
-            gradient = label_log_probability_gradient(logits, self.label, source, model.temperature(sigma, "estimate"))
-        return denoised.detach(), gradient
+            found |= zip(late, gradients_of(late, replace(seen, denoised=denoised)), strict=True)
+        return denoised.detach(), [found[guide] for guide in guides]
 
 
 def tap_shapes(
@@ -226,9 +161,10 @@ def build_external(recipe: Recipe, network: nn.Module, scale: MelScale) -> Exter
     return ExternalClassifier(recipe.external, network, front_end, recipe.mel, scale, recipe.noise)
 
 
-def build_model(recipe: Recipe, classifier: AnyClassifier) -> GenerativeClassifier:
-    """The generative model on top of `classifier`, which is frozen from here on."""
+def build_model(recipe: Recipe, classifier: TappedClassifier) -> ScoreModel:
+    """The model on top of `classifier`, which is frozen from here on; its score network has fresh weights."""
     if recipe.score_model == "unet":
-        return UNetModel(classifier, recipe.unet, recipe.mel, recipe.noise)
-    axes = classifier.tap_axes if isinstance(classifier, ExternalClassifier) else None
-    return GenerativeClassifier(classifier, classifier.tap_names, recipe.subnet, recipe.mel, recipe.noise, axes)
+        return ScoreModel(classifier, UNet(recipe.unet), recipe.mel, recipe.noise)
+    classifier.eval()
+    shapes, patch = tap_shapes(classifier, classifier.tap_names, recipe.mel, len(recipe.subnet.widths), classifier.tap_axes)
+    return ScoreModel(classifier, ScoreSubnet(recipe.subnet, shapes, patch), recipe.mel, recipe.noise)

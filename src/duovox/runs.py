@@ -19,7 +19,8 @@ from duovox.config import MelScale, Recipe, SeenConfig, from_dict, to_dict
 from duovox.contracts import TrainingError
 from duovox.data import Features, open_features, relabelled
 from duovox.files import differences
-from duovox.model import AnyClassifier, build_classifier, build_external
+from duovox.model import build_classifier, build_external
+from duovox.networks.base import TappedClassifier
 from duovox.sound.mel import fit_scale
 
 Part = Literal["classifier", "subnet", "vocoder", "judge"]
@@ -72,7 +73,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def load_classifier(
     folder: Path, recipe: Recipe, features: Features, network: nn.Module | None = None, scale: MelScale | None = None
-) -> AnyClassifier:
+) -> TappedClassifier:
     """The classifier of a run folder, for the same recipe, labels and mel scale (that of the features if left out). Raises
     `TrainingError`."""
     facts, tensors = read_weights(folder)
@@ -87,7 +88,7 @@ def load_classifier(
 
 def fill_classifier(
     folder: Path, recipe: Recipe, scale: MelScale, labels: int, tensors: dict[str, Tensor], network: nn.Module | None = None
-) -> AnyClassifier:
+) -> TappedClassifier:
     """The recipe's classifier with the weights `tensors`; the program of someone else's lies in the run's folder `original`."""
     if recipe.external is None:
         ours = build_classifier(recipe, labels)

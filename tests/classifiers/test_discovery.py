@@ -342,7 +342,7 @@ def test_a_scripted_network_is_used_by_its_stem_alone(tiny_recipe: Any, frozen: 
     assert choose(found) == ()
     model = build_model(tiny_recipe, classifier)
     assert model.tap_names == ("stem",) * 4
-    assert [shape.stage for shape in model.subnet.shapes] == [0, 0, 1, 1]
+    assert [shape.stage for shape in model.score_network.shapes] == [0, 0, 1, 1]
     taps = model.taps(torch.ones(2, 1, 16, 16), torch.tensor([0.1, 2.0]))
     assert taps.gradients is not None
     assert all(gradient.any() for gradient in taps.gradients)

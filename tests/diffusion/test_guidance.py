@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
 
 from duovox.config import NoiseConfig
-from duovox.diffusion.guidance import Guided, Strength
+from duovox.contracts import Evaluation, Guide, GuideAt
+from duovox.diffusion.guidance import ClassifierGuidance, Guidable, GuidanceSchedule
 from duovox.diffusion.noise import sigma_grid
 from duovox.diffusion.sampler import heun
 
@@ -50,12 +53,30 @@ class Mixture:
         self.plain_calls += 1
         return self._unconditional(noised, sigma)
 
-    def with_label_gradient(self, noised: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    def with_gradients(self, noised: Tensor, sigma: Tensor, guides: Sequence[Guide]) -> tuple[Tensor, list[Tensor]]:
         self.gradient_calls += 1
-        source = noised.detach().requires_grad_()
-        log_posterior = self.log_joint(source, sigma).log_softmax(dim=1)[torch.arange(len(noised)), self.label]
-        (gradient,) = torch.autograd.grad(log_posterior.sum(), source)
-        return self._unconditional(noised, sigma), gradient
+        return Guidable(self._unconditional).with_gradients(noised, sigma, guides)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The exact guide: log p(label in `wanted` | noised), one set of labels for each item, (B, 3) of bools."""
+
+    wanted: Tensor
+    at: GuideAt = "noised"
+
+    def log_probability(self, seen: Evaluation) -> Tensor:
+        posterior = Mixture.log_joint(seen.noised, seen.sigma).log_softmax(dim=1)
+        return torch.where(self.wanted, posterior, -torch.inf).logsumexp(dim=1)
+
+
+def one_hot(label: Tensor) -> Tensor:
+    return torch.nn.functional.one_hot(label, 3).bool()
+
+
+def guided(mixture: Mixture, schedule: GuidanceSchedule) -> ClassifierGuidance:
+    """Towards the label of each item."""
+    return ClassifierGuidance(mixture, ((Posterior(one_hot(mixture.label)), schedule),))
 
 
 LABEL = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -70,13 +91,41 @@ def test_at_gamma_one_guidance_gives_the_conditional_denoiser(sigma: float) -> N
     """Bayes: grad log p(noised) + grad log p(label | noised) = grad log p(noised | label)."""
     sigmas = torch.full((6,), sigma, dtype=torch.float64)
     mixture, noised = Mixture(LABEL), points(sigmas)
-    torch.testing.assert_close(Guided(mixture, Strength(1.0))(noised, sigmas), mixture.own(noised, sigmas), rtol=0, atol=1e-5)
+    torch.testing.assert_close(guided(mixture, GuidanceSchedule(1.0))(noised, sigmas), mixture.own(noised, sigmas), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0, 4.0, 50.0])
+def test_two_guides_at_gamma_one_give_what_both_know(sigma: float) -> None:
+    """One guide says "label 0 or 1", another "label 1, given 0 or 1": together they say label 1, and that is exact."""
+
+    @dataclass(frozen=True)
+    class Within:
+        at: GuideAt = "noised"
+
+        def log_probability(self, seen: Evaluation) -> Tensor:
+            return Mixture.log_joint(seen.noised, seen.sigma)[:, :2].log_softmax(dim=1)[:, 1]
+
+    sigmas = torch.full((6,), sigma, dtype=torch.float64)
+    mixture, noised = Mixture(torch.ones(6, dtype=torch.long)), points(sigmas)
+    either = Posterior(torch.tensor([[True, True, False]]).expand(6, 3))
+    both = ClassifierGuidance(mixture, ((either, GuidanceSchedule(1.0)), (Within(), GuidanceSchedule(1.0))))
+    torch.testing.assert_close(both(noised, sigmas), mixture.own(noised, sigmas), rtol=0, atol=1e-5)
+    assert mixture.gradient_calls == 1
+
+
+def test_a_guide_at_gamma_zero_is_not_asked() -> None:
+    sigmas = torch.full((6,), 1.0, dtype=torch.float64)
+    mixture, noised = Mixture(LABEL), points(sigmas)
+    own = Posterior(one_hot(LABEL))
+    alone = ClassifierGuidance(mixture, ((own, GuidanceSchedule(2.0)),))(noised, sigmas)
+    silent = ClassifierGuidance(mixture, ((own, GuidanceSchedule(2.0)), (None, GuidanceSchedule(0.0))))  # type: ignore[arg-type]
+    assert torch.equal(silent(noised, sigmas), alone)
 
 
 def test_every_item_has_its_own_sigma() -> None:
     sigmas = torch.tensor([0.1, 0.5, 1.0, 2.0, 5.0, 20.0], dtype=torch.float64)
     mixture, noised = Mixture(LABEL), points(sigmas)
-    torch.testing.assert_close(Guided(mixture, Strength(1.0))(noised, sigmas), mixture.own(noised, sigmas), rtol=0, atol=1e-5)
+    torch.testing.assert_close(guided(mixture, GuidanceSchedule(1.0))(noised, sigmas), mixture.own(noised, sigmas), rtol=0, atol=1e-5)
 
 
 def test_gamma_scales_the_gradient() -> None:
@@ -84,13 +133,13 @@ def test_gamma_scales_the_gradient() -> None:
     sigmas = torch.full((6,), 1.0, dtype=torch.float64)
     mixture, noised = Mixture(LABEL), points(sigmas)
     plain = mixture(noised, sigmas)
-    torch.testing.assert_close(Guided(mixture, Strength(3.0))(noised, sigmas) - plain, 3 * (mixture.own(noised, sigmas) - plain))
+    torch.testing.assert_close(guided(mixture, GuidanceSchedule(3.0))(noised, sigmas) - plain, 3 * (mixture.own(noised, sigmas) - plain))
 
 
 def test_gamma_zero_costs_no_gradient() -> None:
     sigmas = torch.full((6,), 1.0, dtype=torch.float64)
     mixture, noised = Mixture(LABEL), points(sigmas)
-    assert torch.equal(Guided(mixture, Strength(0.0))(noised, sigmas), Mixture(LABEL)(noised, sigmas))
+    assert torch.equal(guided(mixture, GuidanceSchedule(0.0))(noised, sigmas), Mixture(LABEL)(noised, sigmas))
     assert (mixture.plain_calls, mixture.gradient_calls) == (1, 0)
 
 
@@ -98,32 +147,32 @@ def test_the_interval_holds_for_each_item() -> None:
     """Both ends belong to it; an item outside gets the unguided denoised beside guided neighbours."""
     sigmas = torch.tensor([0.49, 0.5, 1.0, 2.0, 2.01, 30.0], dtype=torch.float64)
     mixture, noised = Mixture(LABEL), points(sigmas)
-    guided = Guided(mixture, Strength(1.0, low=0.5, high=2.0))(noised, sigmas)
+    found = guided(mixture, GuidanceSchedule(1.0, low=0.5, high=2.0))(noised, sigmas)
     inside = torch.tensor([False, True, True, True, False, False])
-    torch.testing.assert_close(guided[inside], mixture.own(noised, sigmas)[inside])
-    assert torch.equal(guided[~inside], mixture(noised, sigmas)[~inside])
+    torch.testing.assert_close(found[inside], mixture.own(noised, sigmas)[inside])
+    assert torch.equal(found[~inside], mixture(noised, sigmas)[~inside])
 
 
 def test_a_schedule_weighs_gamma_by_its_share_of_the_variance() -> None:
     """At sigma = sigma_data half of the noised mel is noise; early and late add up to the constant schedule."""
     sigma = torch.tensor([1e-3, 0.5, 1e3])
-    early, late = (Strength(4.0, schedule=name, sigma_data=0.5).at(sigma) for name in ("early", "late"))
+    early, late = (GuidanceSchedule(4.0, schedule=name, sigma_data=0.5).at(sigma) for name in ("early", "late"))
     torch.testing.assert_close(early, torch.tensor([0.0, 2.0, 4.0]), rtol=0, atol=1e-4)
-    torch.testing.assert_close(early + late, Strength(4.0).at(sigma))
-    assert Strength(4.0, low=0.4, high=0.6, schedule="late").at(sigma).tolist() == [0.0, 2.0, 0.0]
+    torch.testing.assert_close(early + late, GuidanceSchedule(4.0).at(sigma))
+    assert GuidanceSchedule(4.0, low=0.4, high=0.6, schedule="late").at(sigma).tolist() == [0.0, 2.0, 0.0]
 
 
 @pytest.mark.parametrize("sigma", [0.4, 2.1])
 def test_outside_the_interval_no_gradient_is_computed(sigma: float) -> None:
     sigmas = torch.full((6,), sigma, dtype=torch.float64)
     mixture, noised = Mixture(LABEL), points(sigmas)
-    assert torch.equal(Guided(mixture, Strength(3.0, low=0.5, high=2.0))(noised, sigmas), Mixture(LABEL)(noised, sigmas))
+    assert torch.equal(guided(mixture, GuidanceSchedule(3.0, low=0.5, high=2.0))(noised, sigmas), Mixture(LABEL)(noised, sigmas))
     assert (mixture.plain_calls, mixture.gradient_calls) == (1, 0)
 
 
 def test_inside_the_interval_one_call_serves_both() -> None:
     mixture, sigmas = Mixture(LABEL), torch.full((6,), 1.0, dtype=torch.float64)
-    Guided(mixture, Strength(3.0))(points(sigmas), sigmas)
+    guided(mixture, GuidanceSchedule(3.0))(points(sigmas), sigmas)
     assert (mixture.plain_calls, mixture.gradient_calls) == (0, 1)
 
 
@@ -132,7 +181,7 @@ def test_guided_sampling_draws_the_label_it_was_told() -> None:
     label = torch.arange(3).repeat(300)
     config = NoiseConfig(sigma_min=0.005)
     noised = config.sigma_max * torch.randn(900, 1, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ends = heun(Guided(Mixture(label), Strength(1.0)), noised, sigma_grid(60, config)).reshape(900, 2)
+    ends = heun(guided(Mixture(label), GuidanceSchedule(1.0)), noised, sigma_grid(60, config)).reshape(900, 2)
     assert torch.equal(torch.cdist(ends, MEANS).argmin(dim=1), label)
     for k in range(3):
         own = ends[label == k]
@@ -144,6 +193,6 @@ def test_unguided_sampling_draws_the_labels_as_often_as_they_come() -> None:
     """The same machine at gamma 0 gives the mixture itself: the guided test does not pass by a lucky start."""
     config = NoiseConfig(sigma_min=0.005)
     noised = config.sigma_max * torch.randn(900, 1, 1, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    ends = heun(Guided(Mixture(torch.zeros(900, dtype=torch.long)), Strength(0.0)), noised, sigma_grid(60, config)).reshape(900, 2)
+    ends = heun(guided(Mixture(torch.zeros(900, dtype=torch.long)), GuidanceSchedule(0.0)), noised, sigma_grid(60, config)).reshape(900, 2)
     share = torch.cdist(ends, MEANS).argmin(dim=1).bincount(minlength=3) / 900
     torch.testing.assert_close(share.double(), PRIOR, rtol=0, atol=4 * 0.5 / math.sqrt(900))

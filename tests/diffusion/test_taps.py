@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from duovox.contracts import ShapeError
-from duovox.diffusion.taps import NO_LABEL, Taps, as_map, first_tensor, label_log_probability_gradient, read_taps, recording, tap_energy
+from duovox.diffusion.taps import NO_LABEL, Taps, as_map, first_tensor, read_taps, recording, tap_energy
 
 NAMES = ("first", "second")
 
@@ -61,7 +61,7 @@ def energies(logits: Tensor, label: Tensor | None) -> Tensor:
 @pytest.mark.parametrize("label", [None, LABEL, MIXED], ids=["logsumexp", "label", "mixed"])
 def test_gradients_are_those_of_each_items_own_scalar(toy: Toy, label: Tensor | None) -> None:
     """Against autograd through the rest of the network alone, started at the activation."""
-    taps = read_taps(toy, NAMES, NOISED, SIGMA, tap_label=label)
+    taps = read_taps(toy, NAMES, NOISED, SIGMA, label=label)
     assert taps.gradients is not None
     for activation, gradient, rest in zip(taps.activations, taps.gradients, (toy.after_first, toy.after_second), strict=True):
         hidden = activation.clone().requires_grad_()
@@ -71,7 +71,7 @@ def test_gradients_are_those_of_each_items_own_scalar(toy: Toy, label: Tensor | 
 
 @pytest.mark.parametrize("label", [None, LABEL, MIXED], ids=["logsumexp", "label", "mixed"])
 def test_gradients_equal_finite_differences(toy: Toy, label: Tensor | None) -> None:
-    taps = read_taps(toy, NAMES, NOISED, SIGMA, tap_label=label)
+    taps = read_taps(toy, NAMES, NOISED, SIGMA, label=label)
     assert taps.gradients is not None
     direction = torch.randn(taps.activations[0].shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_gradients_equal_finite_differences(toy: Toy, label: Tensor | None) -> N
 
 
 def test_activations_and_logits_are_those_of_the_plain_forward(toy: Toy) -> None:
-    taps = read_taps(toy, NAMES, NOISED, SIGMA, guide_label=LABEL)
+    taps = read_taps(toy, NAMES, NOISED, SIGMA)
     first = toy.first(NOISED / (1 + SIGMA[:, None, None, None]))
     torch.testing.assert_close(taps.activations[0], first.detach())
     torch.testing.assert_close(taps.activations[1], toy.second(torch.tanh(first)).detach())
@@ -96,25 +96,23 @@ def test_taps_come_in_the_order_of_their_names(toy: Toy) -> None:
         assert torch.equal(a, b)
 
 
-def test_the_label_gradient_is_that_of_the_log_posterior(toy: Toy) -> None:
+def test_logits_in_the_graph_give_a_guide_its_gradient(toy: Toy) -> None:
+    """d log p(label | noised) / d noised, from the forward that the taps come from; the tapped label does not leak into it."""
     noised = NOISED.clone().requires_grad_()
     (expected,) = torch.autograd.grad(torch.log_softmax(toy(noised, SIGMA), dim=1)[torch.arange(4), LABEL].sum(), noised)
     for gradients in (True, False):
-        taps = read_taps(toy, NAMES, NOISED, SIGMA, gradients=gradients, tap_label=MIXED, guide_label=LABEL)
-        assert taps.label_gradient is not None
-        torch.testing.assert_close(taps.label_gradient, expected)
+        taps = read_taps(toy, NAMES, noised, SIGMA, gradients=gradients, label=MIXED, graph="logits")
+        (gradient,) = torch.autograd.grad(torch.log_softmax(taps.logits, dim=1)[torch.arange(4), LABEL].sum(), noised)
+        torch.testing.assert_close(gradient, expected)
+        assert not any(tensor.requires_grad for tensor in (*taps.activations, *(taps.gradients or ())))
 
 
-def test_both_labels_may_differ(toy: Toy) -> None:
-    """The tapped label must not leak into the guiding one, nor the other way."""
-    both = read_taps(toy, NAMES, NOISED, SIGMA, tap_label=MIXED, guide_label=LABEL)
-    tapped, guided = read_taps(toy, NAMES, NOISED, SIGMA, tap_label=MIXED), read_taps(toy, NAMES, NOISED, SIGMA, guide_label=LABEL)
-    assert both.gradients is not None
-    assert tapped.gradients is not None
-    assert guided.label_gradient is not None
-    for a, b in zip(both.gradients, tapped.gradients, strict=True):
-        torch.testing.assert_close(a, b)
-    torch.testing.assert_close(both.label_gradient, guided.label_gradient)
+def test_the_graph_changes_no_tap(toy: Toy) -> None:
+    noised = NOISED.clone().requires_grad_()
+    plain = read_taps(toy, NAMES, noised, SIGMA, label=MIXED)
+    for graph in ("logits", "activations"):
+        kept = read_taps(toy, NAMES, noised, SIGMA, label=MIXED, graph=graph)  # type: ignore[arg-type]
+        assert all(torch.equal(a, b) for a, b in zip(everything(plain), everything(kept), strict=True))
 
 
 def test_tap_energy_mixes_labels_and_logsumexp_by_item() -> None:
@@ -126,15 +124,13 @@ def test_tap_energy_mixes_labels_and_logsumexp_by_item() -> None:
 
 def test_items_do_not_meet(toy: Toy) -> None:
     """One sum, one backward: item i's gradients are the same alone."""
-    together = read_taps(toy, NAMES, NOISED, SIGMA, tap_label=MIXED, guide_label=LABEL)
+    together = read_taps(toy, NAMES, NOISED, SIGMA, label=MIXED)
     for i in range(4):
         own = slice(i, i + 1)
-        alone = read_taps(toy, NAMES, NOISED[own], SIGMA[own], tap_label=MIXED[own], guide_label=LABEL[own])
+        alone = read_taps(toy, NAMES, NOISED[own], SIGMA[own], label=MIXED[own])
         assert together.gradients is not None
         assert alone.gradients is not None
-        assert together.label_gradient is not None
         torch.testing.assert_close(alone.gradients[0], together.gradients[0][own])
-        torch.testing.assert_close(alone.label_gradient, together.label_gradient[own])
 
 
 def hooks(module: nn.Module) -> int:
@@ -155,31 +151,29 @@ def test_hooks_are_gone_after_an_error(toy: Toy) -> None:
         read_taps(toy, NAMES, NOISED[:, :, :, :1], SIGMA)
     assert hooks(toy) == 0
     with pytest.raises((RuntimeError, IndexError)):
-        read_taps(toy, NAMES, NOISED, SIGMA, guide_label=torch.full((4,), 3))
+        read_taps(toy, NAMES, NOISED, SIGMA, label=torch.full((4,), 3))
     assert hooks(toy) == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"gradients": False}, {"guide_label": LABEL}, {"tap_label": MIXED, "guide_label": LABEL}])
+@pytest.mark.parametrize("options", [{}, {"gradients": False}, {"label": MIXED}, {"graph": "logits"}, {"graph": "activations"}])
 def test_one_forward_serves_all(toy: Toy, options: dict[str, object]) -> None:
-    read_taps(toy, NAMES, NOISED, SIGMA, **options)  # type: ignore[arg-type]
+    read_taps(toy, NAMES, NOISED.clone().requires_grad_(), SIGMA, **options)  # type: ignore[arg-type]
     assert toy.calls == 1
 
 
-@pytest.mark.parametrize(("options", "count"), [({}, 1), ({"gradients": False}, 0), ({"guide_label": LABEL}, 2)])
+@pytest.mark.parametrize(("options", "count"), [({}, 1), ({"gradients": False}, 0), ({"graph": "logits"}, 1)])
 def test_backwards_are_only_those_asked_for(toy: Toy, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], count: int) -> None:
     calls: list[int] = []
     backward = torch.autograd.grad
     monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: calls.append(1) or backward(*a, **k))
-    taps = read_taps(toy, NAMES, NOISED, SIGMA, **options)  # type: ignore[arg-type]
+    taps = read_taps(toy, NAMES, NOISED.clone().requires_grad_(), SIGMA, **options)  # type: ignore[arg-type]
     assert len(calls) == count
     assert (taps.gradients is None) == (count == 0)
-    assert (taps.label_gradient is None) == ("guide_label" not in options)
 
 
 def everything(taps: Taps) -> list[Tensor]:
     assert taps.gradients is not None
-    assert taps.label_gradient is not None
-    return [*taps.activations, *taps.gradients, taps.logits, taps.label_gradient]
+    return [*taps.activations, *taps.gradients, taps.logits]
 
 
 def test_nothing_reaches_a_parameter_or_the_caller(toy: Toy) -> None:
@@ -187,7 +181,7 @@ def test_nothing_reaches_a_parameter_or_the_caller(toy: Toy) -> None:
     noised = NOISED.clone().requires_grad_()
     for trainable in (True, False):
         toy.requires_grad_(trainable)
-        taps = read_taps(toy, NAMES, noised, SIGMA, tap_label=MIXED, guide_label=LABEL)
+        taps = read_taps(toy, NAMES, noised, SIGMA, label=MIXED)
         assert all(p.grad is None for p in toy.parameters())
         assert noised.grad is None
         assert not any(t.requires_grad for t in everything(taps))
@@ -196,16 +190,16 @@ def test_nothing_reaches_a_parameter_or_the_caller(toy: Toy) -> None:
 def test_the_callers_mel_is_left_as_it_was(toy: Toy) -> None:
     """Were it marked as wanting gradients, every later step of a sampler would grow the graph."""
     noised = NOISED.clone()
-    read_taps(toy, NAMES, noised, SIGMA, guide_label=LABEL)
+    read_taps(toy, NAMES, noised, SIGMA)
     assert not noised.requires_grad
     assert torch.equal(noised, NOISED)
 
 
 def test_works_where_gradients_are_off(toy: Toy) -> None:
     """Sampling runs under no_grad; the taps need gradients all the same, and leave the switch as it was."""
-    wanted = read_taps(toy, NAMES, NOISED, SIGMA, tap_label=MIXED, guide_label=LABEL)
+    wanted = read_taps(toy, NAMES, NOISED, SIGMA, label=MIXED)
     with torch.no_grad():
-        got = read_taps(toy, NAMES, NOISED, SIGMA, tap_label=MIXED, guide_label=LABEL)
+        got = read_taps(toy, NAMES, NOISED, SIGMA, label=MIXED)
         assert not torch.is_grad_enabled()
     assert all(torch.equal(a, b) for a, b in zip(everything(wanted), everything(got), strict=True))
 
@@ -261,10 +255,10 @@ def test_activations_and_gradients_are_brought_into_form(toy: Toy) -> None:
 @pytest.mark.parametrize("gradients", [True, False])
 @torch.no_grad()
 def test_attached_activations_keep_their_graph(toy: Toy, gradients: bool) -> None:
-    """Even where gradients are off; the gradient taps, the logits and a label gradient stay plain data."""
+    """Even where gradients are off; the gradient taps stay plain data."""
     noised = NOISED.clone().requires_grad_()
-    taps = read_taps(toy, NAMES, noised, SIGMA, gradients=gradients, guide_label=LABEL, attached=True, axes=("BCTM", "BCMT"))
-    plain = read_taps(toy, NAMES, NOISED, SIGMA, guide_label=LABEL, axes=("BCTM", "BCMT"))
+    taps = read_taps(toy, NAMES, noised, SIGMA, gradients=gradients, graph="activations", axes=("BCTM", "BCMT"))
+    plain = read_taps(toy, NAMES, NOISED, SIGMA, axes=("BCTM", "BCMT"))
     weights = [torch.randn(a.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64) for a in taps.activations]
     with torch.enable_grad():
         first = toy.first(noised / (1 + SIGMA[:, None, None, None]))
@@ -273,47 +267,11 @@ def test_attached_activations_keep_their_graph(toy: Toy, gradients: bool) -> Non
         total = sum((w * a).sum() for w, a in zip(weights, taps.activations, strict=True))
         (gradient,) = torch.autograd.grad(total, noised)  # type: ignore[arg-type]
     torch.testing.assert_close(gradient, expected)
-    torch.testing.assert_close(taps.label_gradient, plain.label_gradient)
     for ours, theirs in zip(taps.gradients or (), plain.gradients or (), strict=gradients):
         torch.testing.assert_close(ours, theirs)
         assert not ours.requires_grad
-    assert not taps.logits.requires_grad
+    torch.testing.assert_close(taps.logits.detach(), plain.logits)
     assert noised.grad is None
-
-
-def log_posterior(toy: Toy, noised: Tensor, temperature: Tensor) -> Tensor:
-    scaled = toy(noised, SIGMA) / temperature[:, None]
-    return scaled[torch.arange(4), LABEL] - torch.log(scaled.exp().sum(dim=1))
-
-
-@torch.no_grad()
-def test_the_temperature_divides_the_logits_of_the_label_gradient(toy: Toy) -> None:
-    """Against finite differences of each item's tempered log posterior; the tapped gradients know no temperature."""
-    temperature = torch.tensor([0.5, 1.0, 2.0, 8.0], dtype=torch.float64)
-    taps = read_taps(toy, NAMES, NOISED, SIGMA, guide_label=LABEL, temperature=temperature)
-    plain = read_taps(toy, NAMES, NOISED, SIGMA, guide_label=LABEL)
-    assert taps.label_gradient is not None
-    assert plain.label_gradient is not None
-    direction = torch.randn(NOISED.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    ahead, behind = (log_posterior(toy, NOISED + step * direction, temperature) for step in (1e-5, -1e-5))
-    slope = (taps.label_gradient * direction).sum(dim=(1, 2, 3))
-    torch.testing.assert_close(slope, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-9)
-    same = [torch.allclose(taps.label_gradient[i], plain.label_gradient[i]) for i in range(4)]
-    assert same == [False, True, False, False]
-    assert all(torch.equal(a, b) for a, b in zip(taps.gradients or (), plain.gradients or (), strict=True))
-    assert torch.equal(taps.logits, plain.logits)
-
-
-def test_the_label_gradient_of_a_linear_classifier_by_hand() -> None:
-    """d log p(k) / dx = (w_k - sum_j p_j w_j) / T."""
-    weights = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    source = torch.randn(2, 5, generator=torch.Generator().manual_seed(1)).requires_grad_()
-    temperature, label = torch.tensor([2.0, 0.5]), torch.tensor([1, 2])
-    logits = source @ weights.T
-    gradient = label_log_probability_gradient(logits, label, source, temperature)
-    for i in range(2):
-        p = torch.softmax(logits[i] / temperature[i], dim=0)
-        torch.testing.assert_close(gradient[i], ((weights[label[i]] - p @ weights) / temperature[i]).detach())
 
 
 def test_the_same_layer_may_be_tapped_several_times(toy: Toy) -> None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import shutil
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +16,13 @@ from conftest import TONES
 from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.cli import main
-from duovox.config import Recipe, write_recipe
-from duovox.contracts import BundleError, ConfigError, DataError, LabelError, OutputError
+from duovox.config import Recipe, SampleConfig, to_dict, write_recipe
+from duovox.contracts import BundleError, ConfigError, DataError, LabelError
 from duovox.evaluation import systems
 from duovox.evaluation.judge import Judge, build_network
 from duovox.evaluation.report import Scoring
-from duovox.evaluation.systems import SETTINGS, Generation, evaluate_model, make_clips, open_system
+from duovox.evaluation.systems import Generation, evaluate_model, make_clips, open_system, read_made
+from duovox.generation import SETTINGS
 from duovox.sound.audio import write_audio
 
 LABELS = tuple(TONES)
@@ -87,117 +85,80 @@ def test_foreign_code_is_run_only_where_it_is_trusted(bundle_folder: Path, monke
 # clips
 
 
-def test_clips_are_those_of_generate(voice: Duovox, tmp_path: Path) -> None:
-    found = make_clips(voice, tmp_path / "clips", Generation(n=2, gamma=0.5, steps=2, batch=2))
+def test_clips_are_read_label_by_label_with_a_note_of_how_they_were_made(voice: Duovox, tmp_path: Path) -> None:
+    wanted = Generation(2, {"gamma": 0.5, "steps": 2}, batch=4)
+    assert make_clips(voice, tmp_path / "clips", wanted)
+    found = read_made(voice, tmp_path / "clips", wanted)
     assert found.labels == ("high", "high", "low", "low", "mid", "mid") and found.waves.shape == (6, 16000)
     assert found.notes[0] == "the clips are seeds 0 to 1 of each label, gamma 0.5, heun with 2 steps, neural vocoder"
-    wave = voice.generate("low", 2, gamma=0.5, steps=2)[1].wave
+    wave = voice.generate("low", 2, gamma=0.5, steps=2, keep_faulty=True)[1].wave
     assert found.waves[3, : len(wave)] == pytest.approx(np.clip(wave, -1, 1), abs=1e-4)
-    names = {f"{label}/{seed}.wav" for label in LABELS for seed in range(2)}
-    assert contents(tmp_path / "clips").keys() == names | {SETTINGS}
-
-
-def test_clips_that_are_there_are_kept_and_missing_ones_made(voice: Duovox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, folder, wanted = tmp_path / "whole", tmp_path / "clips", Generation(n=3, steps=1, batch=2)
-    make_clips(voice, whole, wanted)
-    shutil.copytree(whole, folder)
-    for name in ("low/1.wav", "mid/0.wav", "mid/2.wav"):
-        (folder / name).unlink()
-    made: list[tuple[str, int, int]] = []
-    generate = voice.generate
-
-    def noted(label: str, n: int, **settings: Any) -> Any:
-        made.append((label, settings["seed"], n))
-        return generate(label, n, **settings)
-
-    monkeypatch.setattr(voice, "generate", noted)
-    make_clips(voice, folder, wanted)
-    assert made == [("low", 0, 2), ("mid", 0, 2), ("mid", 2, 1)]
-    assert contents(folder) == contents(whole), "to the bit, as if never interrupted"
-    assert make_clips(voice, folder, Generation(n=1, steps=1)).labels == LABELS, "fewer of them need no new ones"
-    assert len(made) == 3
+    assert read_made(voice, tmp_path / "clips", replace(wanted, n=1)).labels == LABELS, "fewer than are there"
 
 
 def test_seeds_may_start_anywhere(voice: Duovox, tmp_path: Path) -> None:
-    made = make_clips(voice, tmp_path / "clips", Generation(n=2, steps=1, first=5))
-    assert contents(tmp_path / "clips").keys() == {f"{label}/{seed}.wav" for label in LABELS for seed in (5, 6)} | {SETTINGS}
-    assert made.notes[0].startswith("the clips are seeds 5 to 6 of each label")
-    again = make_clips(voice, tmp_path / "other", Generation(n=7, steps=1, batch=7))
-    assert np.abs(made.waves[0] - again.waves[5]).max() < 1e-3
+    late, early = Generation(2, {"steps": 1}, first=5), Generation(7, {"steps": 1}, batch=7)
+    for name, wanted in (("late", late), ("early", early)):
+        make_clips(voice, tmp_path / name, wanted)
+    found, others = read_made(voice, tmp_path / "late", late), read_made(voice, tmp_path / "early", early)
+    assert found.notes[0].startswith("the clips are seeds 5 to 6 of each label")
+    assert np.abs(found.waves[0] - others.waves[5]).max() < 1e-3
 
 
 def test_unconditional_clips_are_as_many_in_all(voice: Duovox, tmp_path: Path) -> None:
-    found = make_clips(voice, tmp_path / "clips", Generation(n=1, steps=1, unconditional=True))
-    assert found.labels == (None, None, None)
+    wanted = Generation(1, {"steps": 1}, unconditional=True)
+    make_clips(voice, tmp_path / "clips", wanted)
+    found = read_made(voice, tmp_path / "clips", wanted)
+    assert found.labels == (None, None, None) and found.notes[0].startswith("the clips are seeds 0 to 2 unconditional, heun")
     assert contents(tmp_path / "clips").keys() == {"0.wav", "1.wav", "2.wav", SETTINGS}
-    assert found.notes[0].startswith("the clips are seeds 0 to 2 unconditional, heun")
 
 
-def test_clips_of_other_settings_or_another_model_are_never_mixed(voice: Duovox, tmp_path: Path) -> None:
-    folder = tmp_path / "clips"
-    make_clips(voice, folder, Generation(n=1, steps=1))
-    before = contents(folder)
-    for other, message in [
-        (Generation(n=1, steps=2), r"sample\.steps = 1, now it is 2"),
-        (Generation(n=1, steps=1, gamma=2.0), r"sample\.gamma = 0\.3, now it is 2\.0"),
-        (Generation(n=1, steps=1, unconditional=True), "unconditional = False, now it is True"),
-    ]:
-        with pytest.raises(OutputError, match=f"{message}; choose a new folder"):
-            make_clips(voice, folder, other)
-    mute = Duovox(Bundle(voice.config, voice.bundle.model, None))
-    with pytest.raises(OutputError, match="made with model = "):
-        make_clips(mute, folder, Generation(n=1, steps=1))
-    assert contents(folder) == before
-    (folder / SETTINGS).write_text("{")
-    with pytest.raises(DataError, match=r"settings\.json cannot be read"):
-        make_clips(voice, folder, Generation(n=1, steps=1))
+CHANGED = {
+    "sampler": "dpmpp_2m",
+    "steps": 2,
+    "gamma": 0.7,
+    "guidance_low": 0.2,
+    "guidance_high": 10.0,
+    "schedule": "early",
+    "guide_at": "estimate",
+}
+"""Every sampling setting with a value that is not its default."""
 
 
-def test_clips_of_another_arithmetic_are_never_mixed(voice: Duovox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders that were made before there was a choice say nothing of it: float32."""
-    wanted = Generation(n=1, steps=1)
-    made = make_clips(voice, tmp_path / "float32", wanted)
-    assert "arithmetic" not in json.loads((tmp_path / "float32" / SETTINGS).read_text())
-    monkeypatch.setattr(voice.bundle.model, "autocast", torch.bfloat16)
-    with pytest.raises(OutputError, match=r"made with arithmetic = None, now it is 'torch\.bfloat16'; choose a new folder"):
-        make_clips(voice, tmp_path / "float32", wanted)
-    rounded = make_clips(voice, tmp_path / "bf16", wanted)
-    assert json.loads((tmp_path / "bf16" / SETTINGS).read_text())["arithmetic"] == "torch.bfloat16"
-    assert 0 < np.abs(rounded.waves - made.waves).max() < 0.2
-    monkeypatch.setattr(voice.bundle.model, "autocast", None)
-    with pytest.raises(OutputError, match=r"made with arithmetic = 'torch\.bfloat16', now it is None"):
-        make_clips(voice, tmp_path / "bf16", wanted)
+@pytest.mark.parametrize("name", [field.name for field in fields(SampleConfig)])
+def test_every_setting_reaches_the_sampler_the_record_and_the_note(
+    name: str, voice: Duovox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted, used = Generation(1, {"steps": 1, name: CHANGED[name]}, batch=3), []
+    generate = voice.generate_batch
+    monkeypatch.setattr(voice, "generate_batch", lambda batch, settings, *rest: used.append(settings) or generate(batch, settings, *rest))
+    make_clips(voice, tmp_path / "clips", wanted)
+    (settings,) = used
+    assert settings == replace(voice.config.recipe.sample, **{"steps": 1, name: CHANGED[name]})
+    assert json.loads((tmp_path / "clips" / SETTINGS).read_text())["sample"] == to_dict(settings)
+    shown = {"sampler": "dpmpp_2m with", "steps": "with 2 steps", "gamma": "gamma 0.7"}.get(name, f"{name} {CHANGED[name]}")
+    assert shown in read_made(voice, tmp_path / "clips", wanted).notes[0]
 
 
-def test_a_folder_of_other_things_or_of_another_run_is_left_alone(voice: Duovox, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(OutputError, match="holds other things than clips made by this command"):
-        make_clips(voice, tmp_path, Generation(n=1))
-    with pytest.raises(OutputError, match="cannot write clips to"):
-        make_clips(voice, tmp_path / "notes.txt" / "clips", Generation(n=1))
-    (tmp_path / "clips").mkdir()
-    handle = os.open(tmp_path / "clips", os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(OutputError, match="another run is writing clips to"):
-            make_clips(voice, tmp_path / "clips", Generation(n=1))
-    finally:
-        os.close(handle)
-    assert contents(tmp_path) == {"notes.txt": b"mine"}
+def test_settings_left_out_are_the_model_s_own(voice: Duovox) -> None:
+    assert Generation(changed={"gamma": None}).settings(voice) == Generation().settings(voice) == voice.config.recipe.sample
 
 
 def test_impossible_requests_are_refused() -> None:
-    with pytest.raises(ConfigError, match="at least 1, not 0"):
-        Generation(n=0)
-    with pytest.raises(ConfigError, match="unconditional clips have none"):
-        Generation(gamma=1.0, unconditional=True)
+    for wrong in ({"n": 0}, {"batch": 0}):
+        with pytest.raises(ConfigError, match="at least 1, not 0"):
+            Generation(**wrong)
+    for name in ("gamma", "guidance_low", "guidance_high", "schedule", "guide_at"):
+        with pytest.raises(ConfigError, match=f"{name} is a setting of guidance towards a label; unconditional clips have none"):
+            Generation(changed={name: CHANGED[name]}, unconditional=True)
+    assert Generation(changed={"steps": 1, "sampler": "heun", "gamma": None}, unconditional=True).unconditional
 
 
 # scores
 
 
 def test_a_model_is_scored_beside_real_clips(voice: Duovox, judge_file: Path, tiny_features: Path, tmp_path: Path) -> None:
-    wanted, judge, scoring = Generation(n=1, steps=1), judge_file, Scoring(fid=False, resamples=2)
+    wanted, judge, scoring = Generation(1, {"steps": 1}), judge_file, Scoring(fid=False, resamples=2)
     kept = evaluate_model(voice, judge, tiny_features, wanted, tmp_path / "clips", scoring, "tiny")
     assert [(row.system, row.n) for row in kept.rows] == [("tiny", 3), ("real train", 3), ("real test", 3)]
     assert kept.rows[0].accuracy is not None and "heun with 1 steps" in kept.to_markdown()
@@ -221,8 +182,23 @@ def test_everything_is_refused_before_the_first_clip(
         evaluate_model(voice, other, tiny_features, scoring=Scoring(fid=False))
 
 
+def test_the_caller_s_model_stays_where_it_is(
+    voice: Duovox, judge_file: Path, tiny_features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evaluation computes where the model is, and takes its own judge there."""
+    judged: list[str] = []
+    monkeypatch.setattr(Duovox, "to", lambda *_: pytest.fail("moved the model"))
+    monkeypatch.setattr(Judge, "to", lambda self, device: judged.append(str(device)) or self)
+    before = {name: value.clone() for name, value in voice.bundle.model.state_dict().items()}
+    evaluate_model(voice, judge_file, tiny_features, Generation(1, {"steps": 1}), scoring=Scoring(fid=False, resamples=2))
+    assert judged == [str(voice.device)]
+    assert all(torch.equal(value, before[name]) for name, value in voice.bundle.model.state_dict().items())
+
+
 def test_a_judge_does_not_judge_itself(judge_file: Path, tiny_features: Path) -> None:
-    guide = SimpleNamespace(bundle=SimpleNamespace(model=SimpleNamespace(classifier=Judge.load(judge_file).network)))
+    classifier = Judge.load(judge_file).network
+    config = SimpleNamespace(recipe=SimpleNamespace(sample=SampleConfig()))
+    guide = SimpleNamespace(bundle=SimpleNamespace(model=SimpleNamespace(classifier=classifier)), config=config, device="cpu")
     with pytest.raises(ConfigError, match="this judge is the classifier that guides"):
         evaluate_model(guide, judge_file, tiny_features, scoring=Scoring(fid=False))  # type: ignore[arg-type]
 
@@ -251,6 +227,17 @@ def test_the_command_scores_bundles_and_their_clips(
     assert cells(page, "clips") == cells(other, "tiny") and cells(page, "real test") == cells(other, "real test")
 
 
+def test_the_command_hands_every_sampling_setting_on(
+    bundle_folder: Path, judge_file: Path, tiny_features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"--interval": ("0.2", "10"), "--gamma": ("0.7",), "--steps": ("2",), "--sampler": ("dpmpp_2m",)}
+    words |= {"--schedule": ("early",), "--guide-at": ("estimate",)}
+    common = ("--data", tiny_features, "--judge", judge_file, "--no-fid", "--resamples", "2", "--n", "1", "--clips", tmp_path / "clips")
+    code, _, err = run(capsys, "evaluate", bundle_folder, *common, *(word for flag, values in words.items() for word in (flag, *values)))
+    assert code == 0, err
+    assert json.loads((tmp_path / "clips" / SETTINGS).read_text())["sample"] == CHANGED
+
+
 def cells(page: str, row: str) -> list[str]:
     """The figures of a row of the main table."""
     return next(line for line in page.splitlines() if line.startswith(f"| {row} | 3")).split("|")[2:]
@@ -260,6 +247,7 @@ def cells(page: str, row: str) -> list[str]:
     ("words", "message"),
     [
         (["{clips}", "--gamma", "3", "--n", "5"], "is a folder of clips; --n, --gamma would be for a model"),
+        (["{clips}", "--guide-at", "noised"], "is a folder of clips; --guide-at would be"),
         (["{clips}", "--unconditional"], "is a folder of clips; --unconditional would be"),
         (["{clips}", "--recipe", "compact"], "--recipe is for a folder of runs"),
         (["{clips}", "--quality", "pesq"], "no quality measure 'pesq'"),
@@ -269,6 +257,8 @@ def cells(page: str, row: str) -> list[str]:
         (["{bundle}", "--data", "nowhere"], "nowhere"),
         (["{bundle}", "--n", "0"], "at least 1, not 0"),
         (["{bundle}", "--gamma", "-1"], "gamma"),
+        (["{bundle}", "--interval", "3", "1"], "guidance_low"),
+        (["{bundle}", "--unconditional", "--schedule", "early"], "unconditional clips have none"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

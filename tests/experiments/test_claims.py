@@ -1,4 +1,4 @@
-"""experiments/claims.py on made-up figures: each verdict, each claim, the recommended guidance."""
+"""experiments/claims.py on made-up results: each verdict, each claim, the recommended guidance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from duovox.experiments.claims import better, matches, ratio, recommended, regimes_claims, table1_claims
 from duovox.experiments.plan import Condition
-from duovox.experiments.records import Result, Spread, SystemCosts
+from duovox.experiments.results import Result, Spread, SystemCosts
 
 COSTS = {"subnet_logsumexp": SystemCosts(4.4, 12.3, 12.3, 12.07, 16.44), "unet": SystemCosts(16.6, 16.6, 24.5, 14.56, 22.74)}
 
@@ -52,31 +52,31 @@ def test_costs_are_compared_exactly() -> None:
 
 def test_the_claims_of_table_1() -> None:
     near, far = [0.17, 0.171, 0.172], [0.28, 0.281, 0.282]
-    figures = [result("unet", None, near), result("subnet_logsumexp", None, near), result("subnet_none", None, far)]
-    figures += [result("unet", 3.0, near), result("subnet_logsumexp", 3.0, far), result("subnet_label", 3.0, near)]
-    verdicts = [claim.verdict for claim in table1_claims(figures, COSTS)]
+    results = [result("unet", None, near), result("subnet_logsumexp", None, near), result("subnet_none", None, far)]
+    results += [result("unet", 3.0, near), result("subnet_logsumexp", 3.0, far), result("subnet_label", 3.0, near)]
+    verdicts = [claim.verdict for claim in table1_claims(results, COSTS)]
     assert verdicts == ["holds", "does not hold", "holds", "holds"]
     assert [claim.verdict for claim in table1_claims([], COSTS)] == ["undecided"] * 4
-    assert "0.171 (0.170 - 0.172) against 0.171" in table1_claims(figures, COSTS)[0].parts[0].text
+    assert "0.171 (0.170 - 0.172) against 0.171" in table1_claims(results, COSTS)[0].comparisons[0].text
 
 
 def test_a_regime_is_won_at_every_gamma_or_not() -> None:
     low, high = [0.2, 0.21], [0.5, 0.51]
     where = {"regime": "few", "group": "unseen"}
-    figures = [result("unet", gamma, high, **where) for gamma in (1.0, 3.0, 6.0)]
+    results = [result("unet", gamma, high, **where) for gamma in (1.0, 3.0, 6.0)]
     ours = [result("subnet_logsumexp", gamma, low, **where) for gamma in (1.0, 3.0, 6.0)]
-    claims = regimes_claims([*figures, *ours])
+    claims = regimes_claims([*results, *ours])
     assert [claim.verdict for claim in claims] == ["undecided", "holds", "undecided"]
     lost = [ours[0], result("subnet_logsumexp", 3.0, [0.6, 0.61], **where), ours[2]]
-    assert regimes_claims([*figures, *lost])[1].verdict == "does not hold"
-    missing = regimes_claims([*figures, *ours[:2]])
-    assert missing[1].verdict == "undecided" and missing[1].parts[2].text == "gamma 6: FID: no figure yet"
+    assert regimes_claims([*results, *lost])[1].verdict == "does not hold"
+    missing = regimes_claims([*results, *ours[:2]])
+    assert missing[1].verdict == "undecided" and missing[1].comparisons[2].text == "gamma 6: FID: not measured yet"
 
 
 def test_the_recommended_guidance_is_accurate_enough_and_then_nearest() -> None:
-    figures = [result("s", 1.0, [0.1], 0.9), result("s", 2.0, [0.4], 0.96), result("s", 3.0, [0.3], 0.99), result("s", 5.0, [0.5], 1.0)]
-    assert recommended(figures) == figures[2]
-    assert recommended(figures[:1]) == figures[0]
+    results = [result("s", 1.0, [0.1], 0.9), result("s", 2.0, [0.4], 0.96), result("s", 3.0, [0.3], 0.99), result("s", 5.0, [0.5], 1.0)]
+    assert recommended(results) == results[2]
+    assert recommended(results[:1]) == results[0]
     vague = [result("s", gamma, [None], accuracy) for gamma, accuracy in ((1.0, 0.5), (2.0, 0.97), (3.0, 0.96))]
     assert recommended(vague) == vague[1], "without FID, accuracy alone"
     assert recommended([result("s", None, [0.1])]) is None

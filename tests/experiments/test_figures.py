@@ -1,4 +1,4 @@
-"""experiments/exhibits.py: curves against gamma, and marks of their own where the strength depends on sigma."""
+"""experiments/figures.py: curves against gamma, and marks of their own where the strength depends on sigma."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from duovox.experiments import exhibits
+from duovox.experiments import figures
 from duovox.experiments.figures import plot_curves
 from duovox.experiments.plan import Condition
-from duovox.experiments.records import Result
+from duovox.experiments.results import Result
 
 pytest.importorskip("matplotlib")
 
@@ -58,5 +58,5 @@ def test_without_matplotlib_there_is_no_file(tmp_path: Path, monkeypatch: pytest
     def missing(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr(exhibits.importlib, "import_module", missing)
+    monkeypatch.setattr(figures.importlib, "import_module", missing)
     assert not plot_curves(results("unet", 2.0), ("fid",), tmp_path / "curves.svg") and list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""experiments/findings.py: which records count for what; the costs of both forms of score model."""
+"""experiments/results.py: which records count for what; the costs of both forms of score model."""
 
 from __future__ import annotations
 

@@ -24,10 +24,11 @@ from duovox.data import open_features, prepare, which_split
 from duovox.evaluation.clips import read_clips
 from duovox.evaluation.judge import CompactJudge, Judge, build_network
 from duovox.evaluation.metrics import fit_gaussian, frechet_distance
-from duovox.experiments import hearing, runner
+from duovox.experiments import robustness, runner
+from duovox.experiments.options import Options
 from duovox.experiments.plan import Experiment
-from duovox.experiments.robustness import hear
-from duovox.experiments.suite import Finished, Options, open_bench, run_experiment
+from duovox.experiments.robustness import measure_robustness
+from duovox.experiments.suite import Finished, open_bench, run_experiment
 from duovox.runs import read_weights
 from duovox.sound.audio import write_audio
 
@@ -79,12 +80,13 @@ def options(
     Judge("compact", tuple(TONES), build_network("compact", len(TONES)).state_dict()).save(place / "judge.safetensors")
     small = UNetConfig(patch=2, widths=(8, 12), up_widths=(8, 12), blocks=1, bottleneck_blocks=1, embedding=16, group_size=4)
     return Options(
-        replace(tiny_recipe, unet=small),
         tiny_features,
         place / "out",
-        place / "judge.safetensors",
-        tiny_runs / "classifier",
-        str(bundle_folder),
+        recipe=replace(tiny_recipe, unet=small),
+        judge=place / "judge.safetensors",
+        classifier=tiny_runs / "classifier",
+        vocoder=str(bundle_folder),
+        device="cpu",
         n=2,
         seeds=1,
         updates=2,
@@ -170,9 +172,9 @@ def test_the_last_fid_is_to_the_clips_that_were_seen(options: Options, shift: Fi
         assert result["rows"][0]["fid"] != pytest.approx(result["rows"][0]["shifted_fid"], rel=0.01)
 
 
-def test_what_the_classifier_hears(options: Options, shift: Finished) -> None:
+def test_the_classifier_on_clean_noisy_and_other_clips(options: Options, shift: Finished) -> None:
     """Clean clips as `classify` hears them; noise and other words in their rows."""
-    heard = story(shift)["heard"]
+    heard = story(shift)["robustness"]
     assert [row["clips"] for row in heard] == ["clean", *(f"noise at {snr} dB" for snr in (20, 10, 5, 0)), "other words (chirp, hum)"]
     assert [row["n"] for row in heard] == [6, 6, 6, 6, 6, 4]
     recipe = open_bench("shift", options).plan.system("subnet_logsumexp_words").recipe
@@ -196,35 +198,35 @@ def test_what_the_classifier_hears(options: Options, shift: Finished) -> None:
 
 def test_a_second_call_does_nothing(options: Options, shift: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     before, page = work(options.out), story(shift)
-    for module, name in ((runner, "start_training"), (runner, "make_clips"), (runner, "evaluate"), (hearing, "_measure")):
+    for module, name in ((runner, "start_training"), (runner, "make_clips"), (runner, "evaluate"), (robustness, "_measure")):
         monkeypatch.setattr(module, name, None)
     for budget in (math.inf, 0.0):
         assert run_experiment("shift", replace(options, time_budget=budget)) == shift
         assert work(options.out) == before and story(shift) == page
 
 
-def test_what_was_heard_is_used_again_for_the_same_noise_alone(
+def test_robustness_is_measured_once_for_each_noise(
     options: Options, shift: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(options.out, tmp_path / "out")
     bench = open_bench("shift", replace(options, out=tmp_path / "out"))
-    known = hear(bench, options.noise or Path())
+    known = measure_robustness(bench, options.noise or Path())
     assert known is not None and [dataclasses.asdict(row) for row in known] == [
-        row | {"interval": interval(row)} for row in story(shift)["heard"]
+        row | {"interval": interval(row)} for row in story(shift)["robustness"]
     ]
     asked: list[str] = []
-    monkeypatch.setattr(hearing, "_measure", lambda _, backgrounds: asked.append(backgrounds.digest) or known[:1])
+    monkeypatch.setattr(robustness, "_measure", lambda _, backgrounds: asked.append(backgrounds.digest) or known[:1])
     write_audio(tmp_path / "louder" / "hiss.wav", np.random.default_rng(1).uniform(-0.2, 0.2, 9000), 16000, parents=True)
     for _ in range(2):
-        assert hear(bench, tmp_path / "louder") == known[:1] and len(asked) == 1
+        assert measure_robustness(bench, tmp_path / "louder") == known[:1] and len(asked) == 1
     (tmp_path / "out" / "hearing.json").write_text("{")
-    assert hear(bench, tmp_path / "louder", measure=False) is None and len(asked) == 1
-    assert hear(bench, tmp_path / "louder") == known[:1] and len(asked) == 2
-    assert hear(open_bench("shift", replace(options, out=tmp_path / "new", classifier=None)), options.noise or Path()) is None
+    assert measure_robustness(bench, tmp_path / "louder", measure=False) is None and len(asked) == 1
+    assert measure_robustness(bench, tmp_path / "louder") == known[:1] and len(asked) == 2
+    assert measure_robustness(open_bench("shift", replace(options, out=tmp_path / "new", classifier=None)), options.noise or Path()) is None
 
 
 def interval(row: dict[str, Any]) -> tuple[float, ...] | None:
-    """As `Heard` holds it; JSON has lists."""
+    """As `Robustness` holds it; JSON has lists."""
     return tuple(row["interval"]) if row["interval"] else None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,15 @@ import pytest
 import torch
 from conftest import TONES
 
-from duovox import cli
+from duovox import cli, generation
 from duovox.config import Recipe, UNetConfig, write_recipe
 from duovox.contracts import ConfigError, DataError, GenerationError, LabelError, OutputError, TrainingError
+from duovox.evaluation import clips
 from duovox.evaluation.judge import Judge, build_network
-from duovox.experiments import exhibits, runner
+from duovox.experiments import figures, runner
+from duovox.experiments.options import Options
 from duovox.experiments.plan import Experiment
-from duovox.experiments.suite import Finished, Options, open_bench, run_experiment
+from duovox.experiments.suite import Finished, open_bench, run_experiment
 from duovox.files import claimed
 from duovox.voice import Duovox
 
@@ -34,7 +38,31 @@ def options(
     recipe = replace(tiny_recipe, unet=small, sample=replace(tiny_recipe.sample, steps=1))
     place = tmp_path_factory.mktemp("experiments")
     classifier = tiny_runs / "classifier"
-    return Options(recipe, tiny_features, place, judge, classifier, str(bundle_folder), n=2, seeds=2, updates=2, precision="fp32")
+    return Options(
+        tiny_features,
+        place,
+        recipe=recipe,
+        judge=judge,
+        classifier=classifier,
+        vocoder=str(bundle_folder),
+        n=2,
+        seeds=2,
+        updates=2,
+        device="cpu",
+        precision="fp32",
+        batch=4,
+    )
+
+
+class Countdown(runner.Clock):
+    """A clock that shows what it is given."""
+
+    def __init__(self, shown: Iterator[float]) -> None:
+        self.shown = shown
+
+    @property
+    def left(self) -> float:
+        return next(self.shown)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +140,7 @@ def test_gamma_shares_what_table1_made(options: Options, table1: Finished, monke
     made: list[str] = []
     speak = runner.make_clips
     monkeypatch.setattr(runner, "start_training", None)
-    monkeypatch.setattr(runner, "make_clips", lambda voice, folder, wanted: made.append(folder.name) or speak(voice, folder, wanted))
+    monkeypatch.setattr(runner, "make_clips", lambda voice, folder, *rest: made.append(folder.name) or speak(voice, folder, *rest))
     finished = run_experiment("gamma", replace(options, seeds=1))
     assert finished.left == () and len(made) == 12 and "gamma3_s0" not in made and "gamma3_0.2_to_10_s0" in made
     text = finished.page.read_text()
@@ -137,7 +165,7 @@ def test_without_matplotlib_the_page_says_so(options: Options, table1: Finished,
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(exhibits.importlib, "import_module", missing)
+    monkeypatch.setattr(figures.importlib, "import_module", missing)
     text = run_experiment("gamma", replace(options, seeds=1, time_budget=0.0)).page.read_text()
     assert "No plots: they need matplotlib" in text and "gamma.svg" not in text
 
@@ -150,6 +178,42 @@ def test_two_runs_in_one_folder_are_refused(options: Options, table1: Finished) 
 def test_a_folder_of_another_recipe_is_refused_by_name(options: Options, table1: Finished) -> None:
     with pytest.raises(TrainingError, match=r"unet/subnet was trained with recipe.train_subnet\..*now it is"):
         run_experiment("table1", replace(options, updates=3))
+
+
+def test_a_trial_hashes_its_model_once_and_reads_each_clip_once(
+    options: Options, table1: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many batches it has: six clips in three."""
+    shutil.copytree(options.out, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "trials" / "unet")
+    bench = open_bench("table1", replace(options, out=tmp_path / "out", batch=2))
+    counted: Counter[str] = Counter()
+
+    def counting(module: Any, name: str) -> None:
+        whole = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: counted.update([name]) or whole(*given))
+
+    counting(generation, "deciding_facts")
+    counting(clips, "read_audio")
+    counting(Duovox, "generate_batch")
+    (trial,) = [trial for trial in bench.trials(bench.plan.system("unet")) if trial.name == "gamma3_s1"]
+    assert bench._try(bench.plan.system("unet"), trial, runner.Clock())
+    assert counted == {"generate_batch": 3, "deciding_facts": 1, "read_audio": 6}
+
+
+def test_a_trial_stops_between_two_batches(options: Options, table1: Finished, tmp_path: Path) -> None:
+    """And goes on with what it made."""
+    shutil.copytree(options.out, tmp_path / "out")
+    folder = tmp_path / "out" / "trials" / "unet" / "gamma3_s1"
+    whole = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.wav")}
+    shutil.rmtree(folder)
+    folder.with_name("gamma3_s1.json").unlink()
+    bench, left = open_bench("table1", replace(options, out=tmp_path / "out")), iter([1.0, 0.0])
+    (trial,) = [trial for trial in bench.trials(bench.plan.system("unet")) if trial.name == "gamma3_s1"]
+    assert not bench._try(bench.plan.system("unet"), trial, Countdown(left))
+    assert len(list(folder.rglob("*.wav"))) == 4 and bench.record(trial) is None
+    assert bench._try(bench.plan.system("unet"), trial, runner.Clock())
+    assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.wav")} == whole and bench.record(trial) is not None
 
 
 def test_a_judge_of_other_labels_is_refused_before_anything_is_made(options: Options, tmp_path: Path) -> None:
@@ -181,7 +245,7 @@ def test_guidance_that_runs_off_is_a_result(options: Options, table1: Finished, 
     def runs_off(self: Duovox, *given: Any, **named: Any) -> Any:
         raise GenerationError("ran off to no sound")
 
-    monkeypatch.setattr(Duovox, "generate", runs_off)
+    monkeypatch.setattr(Duovox, "generate_batch", runs_off)
     shutil.rmtree(tmp_path / "out" / "trials")
     finished = run_experiment("table1", here)
     assert not any("unet" in entry for entry in finished.left)

@@ -7,14 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from duovox.config import Recipe, UNetConfig, read_recipe
+from duovox.config import NoiseConfig, Recipe, UNetConfig, read_recipe
 from duovox.contracts import ConfigError
 from duovox.costs import count_costs
 from duovox.diffusion.noise import precondition
-from duovox.diffusion.taps import read_taps
-from duovox.model import LabelledDenoiser, UNetModel, build_classifier, build_model
+from duovox.model import ScoreModel, build_classifier, build_model
 from duovox.networks.unet import UNet
-from tests.conftest import awaken
+from tests.conftest import awaken, label_gradient
 
 SMALL = UNetConfig(patch=2, widths=(8, 12), up_widths=(8, 16), blocks=1, bottleneck_blocks=1, embedding=16, group_size=4)
 SIGMA = torch.tensor([0.02, 1.0, 30.0])
@@ -25,32 +24,31 @@ def noised() -> torch.Tensor:
 
 
 @pytest.fixture
-def model(tiny_recipe: Recipe) -> UNetModel:
+def model(tiny_recipe: Recipe) -> ScoreModel:
     torch.manual_seed(0)
     recipe = replace(tiny_recipe, score_model="unet", unet=SMALL)
     made = build_model(recipe, build_classifier(recipe, 3))
     awaken(made)
-    assert isinstance(made, UNetModel)
     made.classifier.freeze()
     return made.eval()
 
 
 def test_a_fresh_network_gives_nothing_and_every_parameter_takes_part() -> None:
-    network = UNet(SMALL)
-    assert not network(noised(), SIGMA).any()
+    network, c = UNet(SMALL), precondition(SIGMA, NoiseConfig())
+    assert not network(noised(), c).any()
     awaken(network)
-    network(noised(), SIGMA).square().sum().backward()
+    network(noised(), c).square().sum().backward()
     assert [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_denoising_is_preconditioned(model: UNetModel) -> None:
+def test_denoising_is_preconditioned(model: ScoreModel) -> None:
     c = precondition(SIGMA, model.noise)
-    wide = [values[:, None, None, None] for values in (c.c_skip, c.c_out, c.c_in)]
-    expected = wide[0] * noised() + wide[1] * model.subnet(wide[2] * noised(), c.c_noise)
+    wide = [values[:, None, None, None] for values in (c.c_skip, c.c_out)]
+    expected = wide[0] * noised() + wide[1] * model.score_network(noised(), c, None)
     assert torch.equal(model(noised(), SIGMA), expected)
 
 
-def test_the_classifier_is_not_run_unless_it_guides(model: UNetModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_classifier_is_not_run_unless_it_guides(model: ScoreModel, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(model.classifier.network, "forward", lambda *_: calls.append(1))
     model(noised(), SIGMA)
@@ -58,20 +56,20 @@ def test_the_classifier_is_not_run_unless_it_guides(model: UNetModel, monkeypatc
 
 
 @pytest.mark.parametrize("guide_at", ["noised", "estimate"])
-def test_guidance_leaves_the_estimate_as_it_is(model: UNetModel, guide_at: str) -> None:
+def test_guidance_leaves_the_estimate_as_it_is(model: ScoreModel, guide_at: str) -> None:
     label = torch.tensor([0, 1, 2])
-    denoised, gradient = LabelledDenoiser(model, label, guide_at).with_label_gradient(noised(), SIGMA)  # type: ignore[arg-type]
+    denoised, gradient = label_gradient(model, label, noised(), SIGMA, guide_at)  # type: ignore[arg-type]
     assert torch.equal(denoised, model(noised(), SIGMA))
     assert gradient.abs().amax(dim=(1, 2, 3)).gt(0).all()
-    direct = read_taps(model.classifier.network, (), noised(), SIGMA, gradients=False, guide_label=label).label_gradient
-    assert direct is not None
+    source = noised().requires_grad_()
+    (direct,) = torch.autograd.grad(torch.log_softmax(model.classifier(source, SIGMA), dim=1)[torch.arange(3), label].sum(), source)
     assert torch.allclose(gradient, direct) == (guide_at == "noised")
 
 
-def test_the_gradient_through_the_estimate_is_that_of_finite_differences(model: UNetModel) -> None:
+def test_the_gradient_through_the_estimate_is_that_of_finite_differences(model: ScoreModel) -> None:
     model.double()
     label, sigma, x = torch.tensor([0, 1, 2]), SIGMA.double(), noised().double()
-    _, gradient = LabelledDenoiser(model, label, "estimate").with_label_gradient(x, sigma)
+    _, gradient = label_gradient(model, label, x, sigma, "estimate")
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
     def value(step: float) -> torch.Tensor:

@@ -56,7 +56,7 @@ def test_shifting_by_at_most_0_frames_changes_nothing() -> None:
 
 def test_every_trainable_parameter_is_in_one_group(tiny_recipe: Recipe) -> None:
     model = build_model(tiny_recipe, build_classifier(tiny_recipe, 3))
-    for module, trainable in ((model, model.subnet), (build_classifier(tiny_recipe, 3),) * 2):
+    for module, trainable in ((model, model.score_network), (build_classifier(tiny_recipe, 3),) * 2):
         groups = decayed_groups(module, TrainConfig(weight_decay=0.25))
         grouped = [id(p) for group in groups for p in group["params"]]  # type: ignore[attr-defined]
         assert sorted(grouped) == sorted(id(p) for p in trainable.parameters())

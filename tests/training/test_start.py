@@ -18,7 +18,8 @@ from duovox.config import ExternalConfig, MelConfig, MelInput, Recipe, SeenConfi
 from duovox.contracts import NO_LABEL, BundleError, DataError, TrainingError
 from duovox.data import Features, Statistics, narrowed, open_features, prepare, relabelled, restricted, which_split
 from duovox.devices import choose_autocast, choose_device
-from duovox.model import UNetModel, build_classifier
+from duovox.model import build_classifier
+from duovox.networks.unet import UNet
 from duovox.runs import features_for, load_classifier, read_weights, recipe_of_part, scale_of, scale_of_data
 from duovox.sound.audio import write_audio
 from duovox.training import start
@@ -142,7 +143,7 @@ def test_an_unet_is_trained_like_a_subnet(tiny_recipe: Recipe, tiny_runs: Path, 
     recipe = dataclasses.replace(tiny_recipe, score_model="unet", unet=small)
     start_training("subnet", recipe, tiny_features, tmp_path, device="cpu", precision="fp32", on=tiny_runs / "classifier")
     bundle = assemble(tmp_path, recipe, on=tiny_runs / "classifier")
-    assert isinstance(bundle.model, UNetModel)
+    assert isinstance(bundle.model.score_network, UNet)
     assert bundle.model.classifier.unchanged()
     with pytest.raises(BundleError, match="was trained with"):
         assemble(tmp_path, tiny_recipe, on=tiny_runs / "classifier")

@@ -90,9 +90,9 @@ def test_labels_are_tapped_for_their_share_of_the_batch(share: float, low: int, 
     asked: list[Tensor] = []
     taps = trainee.model.taps
 
-    def spy(noised: Tensor, sigma: Tensor, tap_label: Tensor) -> object:
-        asked.append(tap_label)
-        return taps(noised, sigma, tap_label=tap_label)
+    def spy(noised: Tensor, sigma: Tensor, label: Tensor) -> object:
+        asked.append(label)
+        return taps(noised, sigma, label)
 
     trainee.model.taps = spy  # type: ignore[method-assign, assignment]
     label = torch.arange(60) % 3
@@ -122,21 +122,21 @@ def test_it_learns_to_denoise_the_tiny_words(autocast: torch.dtype | None, tiny_
 def test_only_the_subnet_learns(tiny_recipe: Recipe, features: Features) -> None:
     trainee = new_training(dataclasses.replace(tiny_recipe, train_subnet=TrainConfig(batch=4, warmup=1)), features)
     before = fingerprint(trainee.model.classifier.network)
-    subnet = fingerprint(trainee.model.subnet)
+    subnet = fingerprint(trainee.model.score_network)
     for step in range(3):
         trainee.update(step, step_generator(0, step, CPU))
         trainee.validate()
     assert fingerprint(trainee.model.classifier.network) == before
     assert trainee.model.classifier.unchanged()
-    assert fingerprint(trainee.model.subnet) != subnet
+    assert fingerprint(trainee.model.score_network) != subnet
     assert all(p.grad is None and not p.requires_grad for p in trainee.model.classifier.parameters())
     assert not trainee.model.classifier.network.training
     trained = {id(p) for group in trainee.optimizers["adamw"].param_groups for p in group["params"]}
-    assert trained == {id(p) for p in trainee.model.subnet.parameters()}
+    assert trained == {id(p) for p in trainee.model.score_network.parameters()}
 
 
 def test_a_finished_run_holds_the_subnet_alone_and_names_its_classifier(tiny_recipe: Recipe, tiny_runs: Path, features: Features) -> None:
-    subnet = new_training(tiny_recipe, features).model.subnet
+    subnet = new_training(tiny_recipe, features).model.score_network
     names = set(subnet.state_dict())
     with safe_open(tiny_runs / "subnet" / "checkpoint.safetensors", "pt") as file:
         held = set(file.keys())
@@ -153,11 +153,11 @@ def test_validation_hears_the_average_and_leaves_everything_as_it_was(tiny_recip
     trainee = new_training(tiny_recipe, features)
     for step in range(2):
         trainee.update(step, step_generator(0, step, CPU))
-    subnet = trainee.model.subnet
+    subnet = trainee.model.score_network
     before = fingerprint(subnet), fingerprint(trainee.average)
     first = trainee.validate()
     assert trainee.validate() == first
-    assert trainee.model.subnet is subnet
+    assert trainee.model.score_network is subnet
     assert (fingerprint(subnet), fingerprint(trainee.average)) == before
     with torch.no_grad():
         for parameter in subnet.parameters():

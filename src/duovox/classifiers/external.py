@@ -20,6 +20,7 @@ from duovox.config import ExternalConfig, MelConfig, MelScale, NoiseConfig, TapC
 from duovox.contracts import ClassifierError, DuovoxError, check_mel, expand_to
 from duovox.diffusion.noise import precondition
 from duovox.diffusion.taps import first_tensor, recording
+from duovox.networks.base import TappedClassifier
 from duovox.networks.blocks import NoiseEmbedding
 from duovox.sound.mel import unscale_mel
 
@@ -116,7 +117,7 @@ def at_rest(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-class ExternalClassifier(nn.Module):
+class ExternalClassifier(TappedClassifier):
     """noised (B, 1, M, T), sigma (B,) -> logits (B, K), by a network that was made for something else.
 
     `network` is used as it is given (`repurpose` gives a copy). `code` is the file that holds it, where it is an exported or a
@@ -162,8 +163,19 @@ class ExternalClassifier(nn.Module):
             inputs = self.front_end(log_mel.float())
         return self._run(inputs, precondition(sigma, self.noise).c_noise)
 
-    def hear(self, wave: Tensor) -> Tensor:
-        """Logits (B, K) for waves (B, S) at the mel's sample rate, through the network's own front end, not the bridge."""
+    @property
+    def program(self) -> bytes | None:
+        """The file of an exported or a scripted program."""
+        return self.code
+
+    @property
+    def bridge(self) -> nn.Module:
+        """What leads from our mel to what the network takes."""
+        return self.front_end
+
+    def hear(self, wave: Tensor, log_mel: Tensor | None = None, scale: MelScale | None = None) -> Tensor:
+        """Logits (B, K) for waves (B, S) at the mel's sample rate, through the network's own front end, not the bridge; the log-mels are
+        not needed."""
         clean = wave.new_full((wave.shape[0],), self.noise.sigma_min)
         return self._run(self.front_end.from_wave(wave), precondition(clean, self.noise).c_noise)
 

@@ -10,6 +10,8 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from duovox.networks.base import TappedClassifier
+
 
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 over names, types, shapes and bytes of every tensor of the module's state; any changed bit changes it."""
@@ -24,9 +26,9 @@ def fingerprint(module: nn.Module) -> str:
 class FrozenClassifier(nn.Module):
     """A classifier locked in eval mode with no parameter gradients. `train()` on it, or on what holds it, changes nothing."""
 
-    def __init__(self, classifier: nn.Module) -> None:
+    def __init__(self, classifier: TappedClassifier) -> None:
         super().__init__()
-        self.network = classifier
+        self.network: TappedClassifier = classifier
         self.fingerprint = ""
         self.freeze()
 

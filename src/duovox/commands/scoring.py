@@ -6,14 +6,44 @@ import json
 import math
 import shlex
 import sys
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
+from tyro.constructors import PrimitiveConstructorSpec
 
-from duovox.commands.options import parse_seconds, refuse_existing
-from duovox.config import read_recipe
+from duovox.commands.options import Sampling, SamplingOptions, parse_seconds, refuse_existing
+from duovox.config import Recipe, read_recipe
 from duovox.contracts import ConfigError
+from duovox.experiments.options import Options
+
+RECIPE = PrimitiveConstructorSpec[Recipe](
+    nargs=1,
+    metavar="STR",
+    instance_from_str=lambda words: read_recipe(words[0]),
+    is_instance=lambda value: isinstance(value, Recipe),
+    str_from_instance=lambda recipe: [recipe.name],
+)
+"""A recipe by its name or file."""
+
+SECONDS = PrimitiveConstructorSpec[float](
+    nargs=1,
+    metavar="TIME",
+    instance_from_str=lambda words: parse_seconds(words[0]),
+    is_instance=lambda value: isinstance(value, float),
+    str_from_instance=lambda seconds: ["none" if seconds == math.inf else f"{seconds:g}s"],
+)
+"""A duration such as 90s, 20m or 1.5h."""
+
+
+@dataclass(frozen=True)
+class ExperimentOptions(Options):
+    """`Options`, as words of a shell give them."""
+
+    recipe: Annotated[Recipe, RECIPE] = field(default_factory=partial(read_recipe, "compact"))
+    time_budget: Annotated[float, SECONDS] = math.inf
 
 
 def evaluate(
@@ -22,9 +52,7 @@ def evaluate(
     data: Path,
     judge: Path | None = None,
     n: int | None = None,
-    gamma: float | None = None,
-    steps: int | None = None,
-    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
+    sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
     unconditional: bool = False,
     clips: Path | None = None,
     recipe: str | None = None,
@@ -48,9 +76,7 @@ def evaluate(
         data: Feature folder of the real recordings, made by `duovox data prepare`.
         judge: Weights of a judge trained on the same labels; the one in the package (zero..five) if left out.
         n: How many clips of each label a model makes, seeds 0, 1, ...; 50 if left out.
-        gamma: Strength of the guidance, the model's own if left out.
-        steps: Steps of the sampler, the model's own if left out.
-        sampler: Which sampler, the model's own if left out.
+        sampling: Settings of sampling, the model's own where left out.
         unconditional: Make as many clips in all, without labels.
         clips: Keep a model's clips in this folder, and go on with those there.
         recipe: The recipe of a folder of runs; `compact` if left out.
@@ -74,47 +100,30 @@ def evaluate(
     from duovox.evaluation.systems import Generation, evaluate_model, open_system
     from duovox.files import write_whole
 
-    wanted = Generation(50 if n is None else n, gamma, steps, sampler, unconditional, batch)
-    options = {"n": n, "gamma": gamma, "steps": steps, "sampler": sampler, "unconditional": unconditional or None, "clips": clips}
-    given = [f"--{name}" for name, value in options.items() if value is not None]
-    system, measure, chosen = open_system(what, recipe, trust_code), load_quality(quality) if quality else None, str(choose_device(device))
-    if isinstance(system, Path) and given:
-        raise ConfigError(f"{what} is a folder of clips; {', '.join(given)} would be for a model that makes them")
+    wanted = Generation(50 if n is None else n, sampling.given(), unconditional, batch)
+    system, place = open_system(what, recipe, trust_code), choose_device(device)
+    measure = load_quality(quality) if quality else None
     scoring = Scoring(limit, seed, fid, measure, resamples, command="duovox " + shlex.join(sys.argv[1:]))
     if isinstance(system, Path):
-        report = evaluate_folder(system, judge or PACKAGED_JUDGE, data, scoring, chosen)
+        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips})
+        report = evaluate_folder(system, judge or PACKAGED_JUDGE, data, scoring, str(place))
     else:
-        report = evaluate_model(system, judge or PACKAGED_JUDGE, data, wanted, clips, scoring, Path(what).resolve().name, chosen)
-    for place, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
-        write_whole(place, text.encode(), force=force, parents=True)
+        name = Path(what).resolve().name
+        report = evaluate_model(system.to(place), judge or PACKAGED_JUDGE, data, wanted, clips, scoring, name)
+    for path, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
+        write_whole(path, text.encode(), force=force, parents=True)
     print(report.to_markdown())
 
 
+def _refuse_generation(what: str, sampling: Sampling, others: dict[str, Any]) -> None:
+    """Raise `ConfigError` for options of making clips, where the clips are there already."""
+    given = [f"--{name.replace('_', '-')}" for name, value in (others | sampling.given()).items() if value is not None]
+    if given:
+        raise ConfigError(f"{what} is a folder of clips; {', '.join(given)} would be for a model that makes them")
+
+
 def experiment(
-    which: Positional[Literal["table1", "regimes", "gamma", "shift"]],
-    /,
-    data: Path,
-    out: Path,
-    results: Path | None = None,
-    recipe: str = "compact",
-    judge: Path | None = None,
-    classifier: Path | None = None,
-    vocoder: str | None = None,
-    n: int = 50,
-    seeds: int | None = None,
-    updates: int | None = None,
-    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
-    steps: int | None = None,
-    words: Path | None = None,
-    noise: Path | None = None,
-    only: str | None = None,
-    time_budget: str | None = None,
-    quality: str | None = None,
-    quality_clips: int = 40,
-    fid: bool = True,
-    batch: int = 8,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    which: Positional[Literal["table1", "regimes", "gamma", "shift"]], /, options: Annotated[ExperimentOptions, arg(name="")]
 ) -> None:
     """Train the score models of an experiment with equal budget, sample and score them, and write a page.
 
@@ -124,56 +133,10 @@ def experiment(
 
     Args:
         which: The experiment.
-        data: Feature folder made by `duovox data prepare`.
-        out: Folder for trainings and clips; experiments may share it.
-        results: Folder for the page, its plots, pictures and sounds; <out>/results if left out.
-        recipe: Name of a shipped recipe, or a TOML file.
-        judge: Weights of a judge trained on the same labels; the one in the package (zero..five) if left out.
-        classifier: Run folder of a classifier trained with the same recipe and data; one is trained if left out.
-        vocoder: A bundle (name, folder, hub id) whose vocoder makes the sound; Griffin-Lim if left out.
-        n: How many clips of each label in a trial.
-        seeds: How many sets of sampling seeds; 3 (gamma: 1) if left out.
-        updates: Updates of every score model, instead of the recipe's.
-        sampler: Which sampler, instead of the recipe's.
-        steps: Its steps, instead of the recipe's.
-        words: For shift: feature folder of words that the classifier does not know.
-        noise: For shift: folder of noise recordings.
-        only: The name of one system: do nothing for the others.
-        time_budget: Stop after this long, as 90s, 20m or 1.5h.
-        quality: Also measure quality without a reference: dnsmos, or an ONNX file such as SCOREQ's (extra `quality`).
-        quality_clips: On how many clips of each set quality is measured, at most.
-        fid: Compute FID, where there are more clips than the judge has features.
-        batch: Clips made at once; changes speed and memory, not the clips.
-        device: Where to compute; auto takes CUDA where there is one.
-        precision: Arithmetic of trainings and sampling; auto takes bf16 where the hardware is fast at it.
+        options: How to carry it out.
     """
-    budget, settings = parse_seconds(time_budget) if time_budget else math.inf, read_recipe(recipe)
-    from duovox.experiments.suite import Options, run_experiment
+    from duovox.experiments.suite import run_experiment
 
-    options = Options(
-        settings,
-        data,
-        out,
-        judge,
-        classifier,
-        vocoder,
-        n,
-        seeds,
-        updates,
-        only,
-        budget,
-        quality,
-        fid,
-        device,
-        precision,
-        batch,
-        sampler,
-        steps,
-        words,
-        noise,
-        quality_clips,
-        results,
-    )
     finished = run_experiment(which, options)
     print(f"{finished.page}: " + (f"left to do: {'; '.join(finished.left)}; the same command goes on" if finished.left else "complete"))
 

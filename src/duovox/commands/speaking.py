@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from tyro.conf import Positional, arg
 
 from duovox import __version__
-from duovox.commands.options import refuse_existing
+from duovox.commands.options import Sampling, SamplingOptions, refuse_existing
 from duovox.config import to_dict
-from duovox.contracts import DuovoxError, OutputError
+from duovox.contracts import ConfigError, DuovoxError, OutputError
 
 if TYPE_CHECKING:
     from duovox.voice import Clip
@@ -26,12 +26,7 @@ def generate(
     out: Path = Path("."),
     n: int = 1,
     seed: int = 0,
-    gamma: float | None = None,
-    steps: int | None = None,
-    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None,
-    interval: tuple[float, float] | None = None,
-    schedule: Literal["constant", "early", "late"] | None = None,
-    guide_at: Literal["noised", "estimate"] | None = None,
+    sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
     vocoder: Literal["neural", "griffin_lim"] | None = None,
     bundle: str = "sc06",
     trust_code: bool = False,
@@ -39,6 +34,7 @@ def generate(
     spectrogram: bool = False,
     batch: int = 8,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
+    keep_faulty: bool = False,
     force: bool = False,
 ) -> None:
     """Speak a word.
@@ -51,12 +47,7 @@ def generate(
         out: A file name for one clip (its suffix chooses the format), or a folder for clips named <label>_<seed>.
         n: How many clips; their seeds are seed, seed + 1, ...
         seed: Seed of the first clip. The same seed and settings give the same clip.
-        gamma: Strength of the guidance towards the label; 0 switches it off.
-        steps: Steps of the sampler.
-        sampler: Which sampler.
-        interval: Guide only at noise levels between these two sigmas.
-        schedule: How the strength of guidance runs: constant, early (fading as the noise goes) or late (growing).
-        guide_at: Where the classifier is asked for the label, at the noised mel or at the estimate of the clean one.
+        sampling: Settings of sampling, the bundle's own where left out.
         vocoder: How the mel becomes sound.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
@@ -64,34 +55,32 @@ def generate(
         spectrogram: Also write each clip's log-mel as a PNG picture.
         batch: Clips computed at once; changes speed and memory, not the clips.
         device: Where to compute.
+        keep_faulty: Write clips that ran off to noise or silence as well.
         force: Overwrite files that exist.
     """
     places = _clip_paths(out, label, seed, n, format)
     refuse_existing([p.with_suffix(s) for p in places for s in _suffixes(p, spectrogram)], force)
     from duovox.devices import choose_device
-    from duovox.voice import Duovox
+    from duovox.voice import Duovox, refuse_faulty
 
     voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
-    wanted = None if label == "any" and label not in voice.labels else label
-    for start in range(0, max(n, 1), max(batch, 1)):
-        count = min(n - start, batch)
-        clips = voice.generate(
-            wanted,
-            count,
-            gamma=gamma,
-            steps=steps,
-            sampler=sampler,
-            interval=interval,
-            schedule=schedule,
-            guide_at=guide_at,
-            seed=seed + start,
-            vocoder=vocoder,
-            batch=batch,
-        )
+    wanted, settings = None if label == "any" and label not in voice.labels else label, voice.settings(**sampling.given())
+    if batch < 1:
+        raise ConfigError(f"--batch must be at least 1, not {batch}")
+    voice.check_request(wanted, seed, n)
+    faulty: list[Clip] = []
+    for start in range(0, n, batch):
+        requests = [(wanted, seed + number) for number in range(start, min(start + batch, n))]
+        clips = voice.generate_batch(requests, settings, vocoder)
         for path, clip in zip(places[start:], clips, strict=False):
+            if clip.fault and not keep_faulty:
+                continue
             _write_clip(path, clip, voice.config.digest, spectrogram, force)
             heard = max(clip.probabilities, key=clip.probabilities.__getitem__)
             print(f"{path}: {clip.label or 'unconditional'}, seed {clip.seed}, heard as {heard} ({clip.probabilities[heard]:.3f})")
+        faulty += [clip for clip in clips if clip.fault]
+    if not keep_faulty:
+        refuse_faulty(faulty, n)
 
 
 def _clip_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat) -> list[Path]:
@@ -122,6 +111,7 @@ def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: b
         "bundle": digest,
         "duovox": __version__,
         "probabilities": {name: round(p, 6) for name, p in clip.probabilities.items()},
+        **({"fault": clip.fault} if clip.fault else {}),
     }
     write_audio(path, clip.wave, clip.rate, force=force, parents=True)
     write_whole(path.with_suffix(".json"), (json.dumps(story, indent=2) + "\n").encode(), force=force)

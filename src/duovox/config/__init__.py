@@ -3,7 +3,7 @@
 A setting stands here once and nowhere else. Nothing here imports torch, so that `duovox --help` stays fast.
 """
 
-from duovox.config.diffusion import Calibration, NoiseConfig, SampleConfig
+from duovox.config.diffusion import Calibration, NoiseConfig, SampleConfig, SamplerName, ScheduleName
 from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
 from duovox.config.fields import from_dict, to_dict, to_json
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
@@ -21,6 +21,8 @@ __all__ = [
     "NoiseConfig",
     "Recipe",
     "SampleConfig",
+    "SamplerName",
+    "ScheduleName",
     "SeenConfig",
     "SubnetConfig",
     "TapConfig",

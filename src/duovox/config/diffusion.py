@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from duovox.config.fields import check, require
+from duovox.config.fields import check, from_dict, require
+from duovox.contracts import GuideAt
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Calibration:
     They were fitted for logits taken where `guide_at` says, and are used for those alone.
     """
 
-    guide_at: Literal["noised", "estimate"] = "noised"
+    guide_at: GuideAt = "noised"
     sigmas: tuple[float, ...] = ()
     temperatures: tuple[float, ...] = ()
 
@@ -49,9 +51,19 @@ class Calibration:
         require(list(self.sigmas) == sorted(set(self.sigmas)), f"calibration.sigmas must rise, not {self.sigmas}")
 
 
+SamplerName = Literal["heun", "dpmpp_2m", "euler_maruyama"]
+ScheduleName = Literal["constant", "early", "late"]
+
+
+def _setting(default: Any, about: str) -> Any:
+    """A field of `SampleConfig`. What it is `about` is said by the command line, the server and the page, which walk the fields."""
+    return field(default=default, metadata={"about": about})
+
+
 @dataclass(frozen=True)
 class SampleConfig:
-    """Default settings of generation, stored in the bundle and used by the library, the command line and every server.
+    """Default settings of generation, stored in the bundle. A setting is one field here; library, command line, server, page and
+    records take it from this class.
 
     `schedule` is how the strength of guidance runs over the noise levels: `early` is gamma times the noise's share of the noised
     mel's variance (strong at first, gone at the end), `late` gamma times the mel's share.
@@ -60,13 +72,17 @@ class SampleConfig:
     `estimate` of the clean mel, the gradient taken through the denoiser (one that does not).
     """
 
-    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] = "heun"
-    steps: int = 14
-    gamma: float = 3.0
-    guidance_low: float = 0.0
-    guidance_high: float = float("inf")
-    schedule: Literal["constant", "early", "late"] = "constant"
-    guide_at: Literal["noised", "estimate"] = "noised"
+    sampler: SamplerName = _setting("heun", "Which sampler.")
+    steps: int = _setting(14, "Steps of the sampler.")
+    gamma: float = _setting(3.0, "Strength of the guidance towards the label; 0 switches it off.")
+    guidance_low: float = _setting(0.0, "Lowest noise level (sigma) at which the classifier guides.")
+    guidance_high: float = _setting(math.inf, "Highest noise level (sigma) at which the classifier guides.")
+    schedule: ScheduleName = _setting(
+        "constant", "How the strength of guidance runs: constant, early (fading as the noise goes) or late (growing)."
+    )
+    guide_at: GuideAt = _setting(
+        "noised", "Where the classifier is asked for the label, at the noised mel or at the estimate of the clean one."
+    )
 
     def __post_init__(self) -> None:
         check("sample", self, positive="steps", not_negative="gamma guidance_low", may_be_infinite="guidance_high")
@@ -74,5 +90,11 @@ class SampleConfig:
         require(low < high, f"sample.guidance_low {low} must lie below guidance_high {high}")
 
     def changed(self, given: Mapping[str, Any]) -> SampleConfig:
-        """The same with those of the `given` values that are not None. Raises `ConfigError`."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        """The same with those of the `given` values that are not None, by the names of the fields; `interval` is short for the pair
+        (guidance_low, guidance_high). Raises `ConfigError`."""
+        values = {name: value for name, value in given.items() if value is not None}
+        interval = values.pop("interval", None)
+        if interval is not None:
+            require(len(interval) == 2, f"sample.interval must be two noise levels, low and high, not {interval!r}")
+            values |= {"guidance_low": float(interval[0]), "guidance_high": float(interval[1])}
+        return from_dict(SampleConfig, asdict(self) | values, "sample")

@@ -1,7 +1,7 @@
-"""Taps: what a frozen classifier thinks (activations) and wants (gradients) at chosen layers, as plain data.
+"""Taps: activations of a classifier at chosen layers, and the gradients of a logit energy with respect to them, as plain data.
 
-Takes a classifier and the names of its layers; gives `Taps` to the Score Subnet, and the guidance gradient, all from one
-shared forward. Hooks live only inside `read_taps`. Source: arXiv 2606.20457 section 3; the joint-energy reading of a
+Takes a classifier and the names of its layers; gives `Taps` to the score network, and logits that a guide can differentiate, all
+from one shared forward. Hooks live only inside `read_taps`. Source: arXiv 2606.20457 section 3; the joint-energy reading of a
 classifier is Grathwohl et al. 2020, arXiv 1912.03263.
 """
 
@@ -10,23 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from duovox.contracts import NO_LABEL, ShapeError
 
+Graph = Literal["none", "logits", "activations"]
+"""What a reading leaves in the graph of the noised data."""
+
 
 @dataclass(frozen=True)
 class Taps:
-    """One reading: activations h_k and gradients g_k = d energy / d h_k (None if not asked for), logits (B, K), and
-    label_gradient = d log p(label | noised) / d noised (B, 1, M, T) (None if not asked for). All detached, but for the
-    activations of an attached reading."""
+    """One reading: activations h_k, gradients g_k = d energy / d h_k (None if not asked for), and logits (B, K). All detached, but for
+    what `read_taps` was told to leave in the graph."""
 
     activations: tuple[Tensor, ...]
     gradients: tuple[Tensor, ...] | None
     logits: Tensor
-    label_gradient: Tensor | None
 
 
 def tap_energy(logits: Tensor, label: Tensor | None) -> Tensor:
@@ -87,42 +89,28 @@ def read_taps(
     sigma: Tensor,
     *,
     gradients: bool = True,
-    tap_label: Tensor | None = None,
-    guide_label: Tensor | None = None,
-    temperature: Tensor | None = None,
+    label: Tensor | None = None,
     axes: Sequence[str] | None = None,
-    attached: bool = False,
+    graph: Graph = "none",
 ) -> Taps:
     """Run `classifier(noised, sigma)` once and read its taps at `names`.
 
-    `gradients` asks for g_k of `tap_energy(logits, tap_label)`; `guide_label` (B,) asks for d log p(guide_label | noised) /
-    d noised, the logits divided by `temperature` (B,) if one is given. Each costs one backward, none reaches a parameter.
-    `axes` says how to bring each tap into the form (B, C, M', T'), see `as_map`; without it they are given as they come.
-    `attached` leaves the activations in the graph of `noised`, which must require a gradient (to differentiate the denoiser).
+    `gradients` asks for g_k of `tap_energy(logits, label)`, which costs one backward and reaches no parameter. `axes` says how to
+    bring each tap into the form (B, C, M', T'), see `as_map`; without it they are given as they come. `graph` says what is left in
+    the graph of `noised`, which must then require a gradient: nothing, the `logits` (for guides), or the `activations` as well (to
+    differentiate the denoiser).
     """
-    with torch.set_grad_enabled(gradients or attached or guide_label is not None), recording(classifier, names) as outputs:
-        leaf = noised if attached else noised.detach().requires_grad_(torch.is_grad_enabled())
-        source = leaf.view_as(leaf)  # a view: torch's flop counter refuses leaves
-        logits = classifier(source, sigma)
+    inside = graph != "none"
+    with torch.set_grad_enabled(gradients or inside), recording(classifier, names) as outputs:
+        leaf = noised if inside else noised.detach().requires_grad_(torch.is_grad_enabled())
+        logits = classifier(leaf.view_as(leaf), sigma)  # a view: torch's flop counter refuses leaves
         hidden = [outputs[name] for name in names]
-        tapped = label_gradient = None
+        tapped = None
         if gradients:
-            energy = tap_energy(logits, tap_label).sum()
-            tapped = tuple(torch.autograd.grad(energy, hidden, retain_graph=attached or guide_label is not None))
-        if guide_label is not None:
-            label_gradient = label_log_probability_gradient(logits, guide_label, source, temperature, attached)
-        held = hidden if attached else [h.detach() for h in hidden]
+            energy = tap_energy(logits, label).sum()
+            tapped = tuple(torch.autograd.grad(energy, hidden, retain_graph=inside))
+        held = hidden if graph == "activations" else [h.detach() for h in hidden]
         if axes is not None:
             held = [as_map(tensor, its) for tensor, its in zip(held, axes, strict=True)]
             tapped = tapped and tuple(as_map(tensor, its) for tensor, its in zip(tapped, axes, strict=True))
-    return Taps(tuple(held), tapped, logits.detach(), label_gradient)
-
-
-def label_log_probability_gradient(
-    logits: Tensor, label: Tensor, source: Tensor, temperature: Tensor | None = None, retain_graph: bool = False
-) -> Tensor:
-    """d log p(label) / d source for logits (B, K) computed from `source`, divided by `temperature` (B,) if one is given."""
-    tempered = logits if temperature is None else logits / temperature[:, None]
-    chosen = torch.log_softmax(tempered, dim=1).gather(1, label[:, None]).sum()
-    (gradient,) = torch.autograd.grad(chosen, source, retain_graph=retain_graph)
-    return gradient
+    return Taps(tuple(held), tapped, logits if inside else logits.detach())

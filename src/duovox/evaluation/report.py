@@ -27,7 +27,7 @@ from duovox.evaluation.clips import Clips, read_clips
 from duovox.evaluation.judge import CLIP_SAMPLES, Judge, Scores, as_floats
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import Reference, reference_scores
-from duovox.sound.audio import fit_length
+from duovox.sound.hearing import fit_length
 
 RESAMPLES = 200
 """Resamples of a bootstrap interval."""

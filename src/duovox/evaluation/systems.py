@@ -1,47 +1,38 @@
-"""What is to be scored: takes the name of a model or a folder of clips, makes a model's clips, gives a `Report`.
-
-A folder of clips that was made here says in `settings.json` what it holds, so that it can be gone on with, and never mixed.
-"""
+"""What is to be scored: takes the name of a model or a folder of clips, has `generation` make a model's clips, gives a `Report`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from tqdm import tqdm
+from typing import Any
 
 from duovox.assemble import assemble
-from duovox.classifiers.frozen import fingerprint
 from duovox.config import SampleConfig, read_recipe, to_dict
-from duovox.contracts import BundleError, ConfigError, DataError, OutputError
+from duovox.contracts import BundleError, ConfigError
 from duovox.data import open_features
 from duovox.evaluation.clips import Clips, read_files
 from duovox.evaluation.judge import Judge
 from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Report, Scoring, evaluate, require_enough
-from duovox.files import claimed, differences, write_whole
-from duovox.sound.audio import write_audio
+from duovox.generation import Request, fill_folder, make_plan
 from duovox.voice import Duovox, locate
 
-CLIPS_FORMAT = "duovox-clips-1"
-SETTINGS = "settings.json"
-_DECIDING = ("mel", "noise", "classifier", "external", "score_model", "unet", "subnet")
-"""The parts of a recipe that decide what a model's clips are, beside its weights and the sampling."""
+_OF_GUIDANCE = ("gamma", "interval", "guidance_low", "guidance_high", "schedule", "guide_at")
+"""The sampling settings that mean nothing to clips without a label."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """Which clips of a model to make: `n` a label, seeds from `first` on, or as many in all without labels; None is the model's own."""
+    """Which clips of a model to make: `n` a label, or as many in all without labels, seeds from `first` on.
+
+    `changed` are sampling settings in the place of the model's own, by the names of `SampleConfig.changed`; None is the model's own.
+    """
 
     n: int = 50
-    gamma: float | None = None
-    steps: int | None = None
-    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None
+    changed: Mapping[str, Any] = field(default_factory=dict)
     unconditional: bool = False
     batch: int = 8
     first: int = 0
@@ -49,18 +40,17 @@ class Generation:
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch < 1:
             raise ConfigError(f"the number of clips and the batch must be at least 1, not {min(self.n, self.batch)}")
-        if self.unconditional and self.gamma is not None:
-            raise ConfigError("gamma is the strength of guidance towards a label; unconditional clips have none")
+        useless = [name for name in _OF_GUIDANCE if self.unconditional and self.changed.get(name) is not None]
+        if useless:
+            raise ConfigError(f"{useless[0]} is a setting of guidance towards a label; unconditional clips have none")
 
-    def sample(self, voice: Duovox) -> SampleConfig:
-        """The settings in full."""
-        return voice.config.recipe.sample.changed({"gamma": self.gamma, "steps": self.steps, "sampler": self.sampler})
+    def settings(self, voice: Duovox) -> SampleConfig:
+        """The settings in full. Raises `ConfigError`."""
+        return voice.config.recipe.sample.changed(self.changed)
 
-    def places(self, voice: Duovox) -> dict[str | None, list[Path]]:
-        """Where each label's clips lie in a folder; a clip's seed is its place in the list, counted from `first`."""
-        if self.unconditional:
-            return {None: [Path(f"{self.first + number}.wav") for number in range(self.n * len(voice.labels))]}
-        return {label: [Path(label) / f"{self.first + number}.wav" for number in range(self.n)] for label in voice.labels}
+    def plan(self, labels: Sequence[str]) -> tuple[Request, ...]:
+        """The clips, for a model of these labels."""
+        return make_plan([None], self.n * len(labels), self.first) if self.unconditional else make_plan(labels, self.n, self.first)
 
 
 def open_system(what: str, recipe: str | None = None, trust_code: bool = False) -> Duovox | Path:
@@ -88,88 +78,47 @@ def evaluate_model(
     clips: Path | None = None,
     scoring: Scoring | None = None,
     name: str = "model",
-    device: str = "cpu",
 ) -> Report:
     """Make a model's clips in the folder `clips` (a temporary one if left out), or go on with those there, and judge them.
 
-    Everything that can be refused is refused before the first clip is made: beside what `evaluate` raises, a judge that is the
-    guiding classifier (`ConfigError`), and a folder that holds anything else (`OutputError`).
+    The model computes where it is, and the judge with it. Everything that can be refused is refused before the first clip is made:
+    beside what `evaluate` raises, a judge that is the guiding classifier (`ConfigError`), and a folder that holds anything else
+    (`OutputError`).
     """
     wanted, scoring, cache = wanted or Generation(), scoring or Scoring(), Path(features_folder) / "reference"
-    judge, features = Judge.load(judge_path).to(device), open_features(features_folder)
+    wanted.settings(voice)
+    judge, features = Judge.load(judge_path).to(voice.device), open_features(features_folder)
     judge.refuse_guide(voice.bundle.model.classifier)
     judge.require([*features.labels, *voice.labels])
     train, _ = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
     count = wanted.n * len(voice.labels)
     require_enough(count if scoring.limit is None else min(scoring.limit, count), train.features.shape[1], scoring.fid)
     with tempfile.TemporaryDirectory(prefix="duovox-") if clips is None else nullcontext(clips) as folder:
-        found = make_clips(voice.to(device), Path(folder), wanted)
+        make_clips(voice, Path(folder), wanted)
+        found = read_made(voice, Path(folder), wanted)
     return evaluate(judge, found, features, scoring, name, cache)
 
 
-def make_clips(voice: Duovox, folder: Path, wanted: Generation) -> Clips:
-    """Make the clips that are wanted and not yet in `folder`, and read them all. Other clips of the same settings may lie there too.
-
-    Raises `OutputError` for a folder with other things in it, clips of other settings, or one that another run is writing to.
-    """
-    sample, places = wanted.sample(voice), wanted.places(voice)
-    with claimed(folder):
-        _settle(folder, _story(voice, sample, wanted.unconditional))
-        chunks = [(label, start) for label, names in places.items() for start in range(0, len(names), wanted.batch)]
-        for label, start in tqdm(chunks, desc="clips", unit="batch"):
-            _speak(voice, label, sample, wanted.first + start, [folder / name for name in places[label][start : start + wanted.batch]])
-        labels = [label for label, names in places.items() for _ in names]
-        found = read_files([folder / name for names in places.values() for name in names], labels)
-    return replace(found, notes=(_note(voice, sample, places, wanted.first), *found.notes))
+def make_clips(voice: Duovox, folder: Path, wanted: Generation, go_on: Callable[[], bool] = lambda: True) -> bool:
+    """Make what `folder` lacks of the clips that are wanted, until `go_on` ends it; whether all are there. Raises as `fill_folder`."""
+    return fill_folder(voice, folder, wanted.plan(voice.labels), wanted.settings(voice), batch=wanted.batch, go_on=go_on)
 
 
-def _speak(voice: Duovox, label: str | None, sample: SampleConfig, start: int, paths: list[Path]) -> None:
-    """Write those of a batch's clips that are missing; `start` is the seed of the first.
-
-    The whole batch is made again: alone, a clip may round otherwise in its last bits, and who was interrupted should not see it.
-    """
-    if all(path.is_file() for path in paths):
-        return
-    made = voice.generate(label, len(paths), gamma=sample.gamma, steps=sample.steps, sampler=sample.sampler, seed=start, batch=len(paths))
-    for path, clip in zip(paths, made, strict=True):
-        if not path.is_file():
-            write_audio(path, clip.wave, clip.rate, parents=True)
+def read_made(voice: Duovox, folder: Path, wanted: Generation) -> Clips:
+    """The clips that `make_clips` made in a folder, label by label, with a note of how they were made."""
+    plan = wanted.plan(voice.labels)
+    ordered = sorted(plan, key=lambda request: voice.labels.index(request.label) if request.label is not None else 0)
+    found = read_files([folder / request.file for request in ordered], [request.label for request in ordered])
+    return replace(found, notes=(_note(voice, wanted.settings(voice), plan), *found.notes))
 
 
-def _story(voice: Duovox, sample: SampleConfig, unconditional: bool) -> dict[str, Any]:
-    """All that decides a clip but its label and seed, as plain JSON values."""
-    config, vocoder = voice.config, voice.bundle.vocoder
-    parts = [fingerprint(voice.bundle.model), fingerprint(vocoder) if vocoder is not None else "", config.digests]
-    recipe = to_dict(config.recipe)
-    parts += [{name: value for name, value in recipe.items() if name in _DECIDING}, to_dict(config.mel_scale), to_dict(config.calibration)]
-    autocast = voice.bundle.model.autocast
-    return {
-        "format": CLIPS_FORMAT,
-        "model": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
-        "unconditional": unconditional,
-        "sample": to_dict(sample),
-        **({"arithmetic": str(autocast)} if autocast else {}),
-    }
-
-
-def _settle(folder: Path, story: dict[str, Any]) -> None:
-    """Write the settings into a new or empty folder, or make sure that those there are the same."""
-    path = folder / SETTINGS
-    if not path.exists():
-        if any(folder.iterdir()):
-            raise OutputError(f"{folder} holds other things than clips made by this command; choose a new folder")
-        write_whole(path, (json.dumps(story, indent=2) + "\n").encode())
-        return
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); choose a new folder for the clips") from None
-    for name, old, new in differences(before, story):
-        raise OutputError(f"the clips in {folder} were made with {name} = {old!r}, now it is {new!r}; choose a new folder")
-
-
-def _note(voice: Duovox, sample: SampleConfig, places: dict[str | None, list[Path]], first: int) -> str:
-    """How the clips were made, in words."""
-    count, each = len(next(iter(places.values()))), "unconditional" if None in places else f"of each label, gamma {sample.gamma:g}"
+def _note(voice: Duovox, settings: SampleConfig, plan: Sequence[Request]) -> str:
+    """How the clips were made, in words; settings that are nobody's default by their names."""
+    free = plan[0].label is None
+    usual, given = to_dict(SampleConfig()), to_dict(settings)
+    shown = ("sampler", "steps", "gamma")
+    others = [f", {name} {value}" for name, value in given.items() if name not in shown and value != usual[name]]
+    each = "unconditional" if free else f"of each label, gamma {settings.gamma:g}"
     vocoder = "neural vocoder" if voice.bundle.vocoder is not None else "Griffin-Lim"
-    return f"the clips are seeds {first} to {first + count - 1} {each}, {sample.sampler} with {sample.steps} steps, {vocoder}"
+    made = f"{settings.sampler} with {settings.steps} steps{''.join(others)}, {vocoder}"
+    return f"the clips are seeds {plan[0].seed} to {plan[-1].seed} {each}, {made}"

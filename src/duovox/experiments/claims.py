@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from duovox.experiments.plan import GUIDED, REGIME_GAMMAS, UNCONDITIONAL, Condition
-from duovox.experiments.records import Result, Spread, SystemCosts, find
+from duovox.experiments.results import Result, Spread, SystemCosts, find
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 
@@ -30,8 +30,8 @@ RULES = (
 
 
 @dataclass(frozen=True)
-class Part:
-    """One comparison: what was compared with its figures in words, and the verdict."""
+class Comparison:
+    """One comparison: what was compared with its values in words, and the verdict."""
 
     text: str
     verdict: Verdict
@@ -42,18 +42,18 @@ class Claim:
     """A claim and the comparisons it rests on."""
 
     text: str
-    parts: tuple[Part, ...]
+    comparisons: tuple[Comparison, ...]
 
     @property
     def verdict(self) -> Verdict:
-        verdicts = {part.verdict for part in self.parts}
+        verdicts = {comparison.verdict for comparison in self.comparisons}
         if "does not hold" in verdicts:
             return "does not hold"
         return "holds" if verdicts == {"holds"} else "undecided"
 
 
 def better(ours: Spread, theirs: Spread, lower: bool = True) -> Verdict:
-    """Whether one figure is better than another by more than the spread."""
+    """Whether one value is better than another by more than the spread."""
     if not (ours.known and theirs.known):
         return "undecided"
     gain = theirs.mean - ours.mean if lower else ours.mean - theirs.mean
@@ -63,7 +63,7 @@ def better(ours: Spread, theirs: Spread, lower: bool = True) -> Verdict:
 
 
 def matches(ours: Spread, theirs: Spread, lower: bool = True) -> Verdict:
-    """Whether one figure is no worse than another but for the margin."""
+    """Whether one value is no worse than another but for the margin."""
     if not (ours.known and theirs.known):
         return "undecided"
     loss = ours.mean - theirs.mean if lower else theirs.mean - ours.mean
@@ -73,21 +73,21 @@ def matches(ours: Spread, theirs: Spread, lower: bool = True) -> Verdict:
     return "does not hold" if loss - spread > margin else "undecided"
 
 
-def ratio(name: str, ours: float, theirs: float, most: float) -> Part:
+def ratio(name: str, ours: float, theirs: float, most: float) -> Comparison:
     """Whether a cost is at most this share of another's."""
     text = f"{name} {ours:.2f} against {theirs:.2f}, a share of {ours / theirs:.2f}"
-    return Part(text, "holds" if ours <= most * theirs else "does not hold")
+    return Comparison(text, "holds" if ours <= most * theirs else "does not hold")
 
 
 def compare(
-    kind: Literal["better", "matches"], name: str, ours: Result | None, theirs: Result | None, figure: str = "fid", lower: bool = True
-) -> Part:
-    """One figure of two results; undecided where one of them is missing."""
-    a, b = (result.figure(figure) if result else None for result in (ours, theirs))
+    kind: Literal["better", "matches"], name: str, ours: Result | None, theirs: Result | None, metric: str = "fid", lower: bool = True
+) -> Comparison:
+    """One metric of two results; undecided where one of them is missing."""
+    a, b = (result.metric(metric) if result else None for result in (ours, theirs))
     if a is None or b is None:
-        return Part(f"{name}: no figure yet", "undecided")
+        return Comparison(f"{name}: not measured yet", "undecided")
     verdict = (better if kind == "better" else matches)(a, b, lower)
-    return Part(f"{name} {a.text()} against {b.text()}", verdict)
+    return Comparison(f"{name} {a.text()} against {b.text()}", verdict)
 
 
 def table1_claims(results: Sequence[Result], costs: Mapping[str, SystemCosts]) -> tuple[Claim, ...]:
@@ -145,7 +145,7 @@ def regimes_claims(results: Sequence[Result]) -> tuple[Claim, ...]:
     )
 
 
-def _throughout(results: Sequence[Result], regime: str, group: str) -> tuple[Part, ...]:
+def _throughout(results: Sequence[Result], regime: str, group: str) -> tuple[Comparison, ...]:
     def at(kind: str, gamma: float) -> Result | None:
         return find(results, kind=kind, regime=regime, group=group, condition=Condition(gamma))
 
@@ -156,7 +156,7 @@ def recommended(results: Sequence[Result]) -> Result | None:
     """The condition of smallest FID among those of accuracy >= `ENOUGH_ACCURACY`; where none has FID and that accuracy, the most
     accurate."""
     known = [result for result in results if result.accuracy is not None]
-    good = [r for r in known if r.accuracy and r.accuracy.mean >= ENOUGH_ACCURACY and r.figure("fid")]
+    good = [r for r in known if r.accuracy and r.accuracy.mean >= ENOUGH_ACCURACY and r.metric("fid")]
     if good:
-        return min(good, key=lambda r: fid.mean if (fid := r.figure("fid")) else float("inf"))
+        return min(good, key=lambda r: fid.mean if (fid := r.metric("fid")) else float("inf"))
     return max(known, key=lambda r: r.accuracy.mean if r.accuracy else 0.0, default=None)

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from duovox.data.features import FULL_SCALE
 from duovox.experiments.plan import GUIDED, Condition, Trial
-from duovox.experiments.records import Result, group_name
+from duovox.experiments.results import Result, group_name
 from duovox.experiments.runner import Bench
 from duovox.files import write_whole
-from duovox.sound.audio import fit_length, read_audio, write_audio
+from duovox.sound.audio import read_audio, write_audio
+from duovox.sound.hearing import fit_length
 from duovox.sound.mel import LogMel
 from duovox.sound.picture import sheet
 
@@ -34,8 +35,8 @@ CURVES = {"fid": "FID", "accuracy": "accuracy", "nearest_own": "nearest own clip
 _COLOURS = {"unet": "#888888", "subnet_logsumexp": "#1f77b4", "subnet_label": "#d62728", "subnet_none": "#2ca02c"}
 
 
-def plot_curves(results: Sequence[Result], figures: Sequence[str], path: Path) -> bool:
-    """Figures against gamma: a row for each set of labels, a column for each figure, a line for each kind of system; conditions of
+def plot_curves(results: Sequence[Result], metrics: Sequence[str], path: Path) -> bool:
+    """Metrics against gamma: a row for each set of labels, a column for each metric, a line for each kind of system; conditions of
     a strength that depends on sigma are crosses. False, and no file, where matplotlib is missing.
     """
     try:
@@ -46,11 +47,11 @@ def plot_curves(results: Sequence[Result], figures: Sequence[str], path: Path) -
     mpl.rcParams["svg.hashsalt"] = "duovox"
     plt = importlib.import_module("matplotlib.pyplot")
     groups = list(dict.fromkeys(group_name(r.regime, r.group) for r in results))
-    picture, axes = plt.subplots(len(groups), len(figures), figsize=(4 * len(figures), 3 * len(groups)), squeeze=False)
+    picture, axes = plt.subplots(len(groups), len(metrics), figsize=(4 * len(metrics), 3 * len(groups)), squeeze=False)
     for row, group in zip(axes, groups, strict=True):
-        for axis, figure in zip(row, figures, strict=True):
-            _draw(axis, [r for r in results if group_name(r.regime, r.group) == group], figure)
-            axis.set(xlabel="gamma", ylabel=CURVES[figure], title=group)
+        for axis, metric in zip(row, metrics, strict=True):
+            _draw(axis, [r for r in results if group_name(r.regime, r.group) == group], metric)
+            axis.set(xlabel="gamma", ylabel=CURVES[metric], title=group)
     lines = {name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     if lines:
         picture.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3, frameon=False)
@@ -62,13 +63,13 @@ def plot_curves(results: Sequence[Result], figures: Sequence[str], path: Path) -
     return True
 
 
-def _draw(axis: Any, results: Sequence[Result], figure: str) -> None:
-    """One figure of all kinds of systems, with the range over the sampling seeds."""
-    if not any(result.figure(figure) for result in results):
+def _draw(axis: Any, results: Sequence[Result], metric: str) -> None:
+    """One metric of all kinds of systems, with the range over the sampling seeds."""
+    if not any(result.metric(metric) for result in results):
         axis.text(0.5, 0.5, "too few clips", transform=axis.transAxes, ha="center", va="center", color="grey")
         axis.set(xticks=[], yticks=[])
     for kind in dict.fromkeys(result.kind for result in results):
-        points = [(r.condition, spread) for r in results if r.kind == kind and (spread := r.figure(figure))]
+        points = [(r.condition, spread) for r in results if r.kind == kind and (spread := r.metric(metric))]
         for varied, style in ((False, "o-"), (True, "x")):
             chosen = [(c.gamma, s) for c, s in points if c.gamma is not None and c.varied == varied]
             if chosen:

@@ -1,4 +1,4 @@
-"""The results page of an experiment: takes a bench, writes <results>/<experiment>.md and .json, and the exhibits beside them."""
+"""The results page of an experiment: takes a bench, writes <results>/<experiment>.md and .json, and the figures beside them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ import duovox
 from duovox.experiments.claims import ENOUGH_ACCURACY, RULES, Claim, recommended, regimes_claims, table1_claims
 from duovox.experiments.figures import plot_curves, write_sheet, write_sounds
 from duovox.experiments.plan import TRAIN_SNR, System
-from duovox.experiments.records import Result
-from duovox.experiments.results import Findings, gather
-from duovox.experiments.robustness import Heard
+from duovox.experiments.results import Result, Results, gather
+from duovox.experiments.robustness import Robustness
 from duovox.experiments.runner import Bench
-from duovox.experiments.tables import cells, heads, hearing_table, results_notes, results_table, spread_text
+from duovox.experiments.tables import cells, heads, results_notes, results_table, robustness_table, spread_text
 from duovox.files import write_whole
 from duovox.provenance import digest_of, machines
 from duovox.runs import read_weights
@@ -37,7 +36,7 @@ _PLOTTED = {"regimes": ("fid", "accuracy"), "gamma": ("fid", "accuracy", "neares
 
 
 @dataclass(frozen=True)
-class Exhibits:
+class Figures:
     """What lies beside the page; no plot means that there is none to draw or no matplotlib."""
 
     plot: str | None
@@ -47,22 +46,22 @@ class Exhibits:
     sounds: list[str]
 
 
-def write_page(bench: Bench, words: Sequence[str], folder: Path, heard: Sequence[Heard] | None = None) -> Path:
-    """Write page, JSON and exhibits of all that is known so far into `folder`; `words` are the command's, without paths; `heard` is how
-    the classifier takes other data. Gives the page's path."""
+def write_page(bench: Bench, words: Sequence[str], folder: Path, robustness: Sequence[Robustness] | None = None) -> Path:
+    """Write page, JSON and figures of all that is known so far into `folder`; `words` are the command's, without paths; `robustness`
+    are the classifier's rows on other data. Gives the page's path."""
     name = bench.plan.experiment
     found = gather(bench)
-    exhibits = _exhibit(bench, found.results, folder)
+    figures = _draw_figures(bench, found.results, folder)
     claims = claims_of(bench, found)
-    write_whole(folder / f"{name}.json", _as_json(bench, found, claims, words, heard).encode(), force=True, parents=True)
+    write_whole(folder / f"{name}.json", _as_json(bench, found, claims, words, robustness).encode(), force=True, parents=True)
     sections = [
         [f"# {_TITLES[name]}", "", f"Command: `{shlex.join(words)}`", "", *_budget(bench)],
         _left(bench),
         ["## Results", "", *results_table(bench, found), "", results_notes(bench, found)],
-        ["## The classifier on other data", "", *hearing_table(heard)] if heard else [],
+        ["## The classifier on other data", "", *robustness_table(robustness)] if robustness else [],
         _answers(claims) + _recommendation(bench, found.results),
         ["## Systems", "", *_systems(bench, words)],
-        _shown(exhibits),
+        _shown(figures),
         ["## Sources", "", *_sources(bench)],
     ]
     text = "\n".join("\n".join([*section, ""]) for section in sections if section)
@@ -70,20 +69,20 @@ def write_page(bench: Bench, words: Sequence[str], folder: Path, heard: Sequence
     return folder / f"{name}.md"
 
 
-def claims_of(bench: Bench, found: Findings) -> tuple[Claim, ...]:
+def claims_of(bench: Bench, found: Results) -> tuple[Claim, ...]:
     """The claims that an experiment answers."""
     if bench.plan.experiment == "table1":
         return table1_claims(found.results, found.costs)
     return regimes_claims(found.results) if bench.plan.experiment == "regimes" else ()
 
 
-def _exhibit(bench: Bench, results: Sequence[Result], folder: Path) -> Exhibits:
+def _draw_figures(bench: Bench, results: Sequence[Result], folder: Path) -> Figures:
     name = bench.plan.experiment
     wanted = name in _PLOTTED and bool(results)
     drawn = wanted and plot_curves(results, _PLOTTED[name], folder / f"{name}.svg")
     rows = write_sheet(bench, folder / f"{name}.png")
     sounds = write_sounds(bench, folder)
-    return Exhibits(f"{name}.svg" if drawn else None, wanted and not drawn, f"{name}.png" if rows else None, rows, sounds)
+    return Figures(f"{name}.svg" if drawn else None, wanted and not drawn, f"{name}.png" if rows else None, rows, sounds)
 
 
 def _budget(bench: Bench) -> list[str]:
@@ -110,7 +109,7 @@ def _answers(claims: Sequence[Claim]) -> list[str]:
         return []
     lines = ["## The paper's claims", ""]
     for claim in claims:
-        lines.append(f"- **{claim.text}: {claim.verdict}.** " + "; ".join(f"{part.text}: {part.verdict}" for part in claim.parts) + ".")
+        lines.append(f"- **{claim.text}: {claim.verdict}.** " + "; ".join(f"{one.text}: {one.verdict}" for one in claim.comparisons) + ".")
     return [*lines, "", f"Rules: {RULES}"]
 
 
@@ -119,7 +118,7 @@ def _recommendation(bench: Bench, results: Sequence[Result]) -> list[str]:
         return []
     rule = f"Rule: the smallest FID among conditions of accuracy of at least {ENOUGH_ACCURACY}; where there is none, the best accuracy."
     best = recommended(results)
-    found = f"{best.condition} (FID {spread_text(best.figure('fid'), 3)}, accuracy {spread_text(best.accuracy, 3)})" if best else "none yet"
+    found = f"{best.condition} (FID {spread_text(best.metric('fid'), 3)}, accuracy {spread_text(best.accuracy, 3)})" if best else "none yet"
     return ["## Recommended default", "", f"{found}. {rule}"]
 
 
@@ -200,21 +199,21 @@ def _classifiers(bench: Bench) -> list[str]:
     return list(lines.values())
 
 
-def _shown(exhibits: Exhibits) -> list[str]:
-    lines = [f"![Figures against gamma]({exhibits.plot})", ""] if exhibits.plot else []
-    lines += ["No plots: they need matplotlib (`pip install 'duovox[plots]'`).", ""] if exhibits.plot_missing else []
-    if exhibits.sheet:
-        rows = "; ".join(exhibits.sheet_rows)
-        lines += [f"![Log-mels]({exhibits.sheet})", "", f"Rows from the top: {rows}. The first clip of each label, not chosen.", ""]
-    if exhibits.sounds:
-        lines += ["Sounds (the first seed, not chosen): " + ", ".join(f"[{name}]({name})" for name in exhibits.sounds) + "."]
+def _shown(figures: Figures) -> list[str]:
+    lines = [f"![Figures against gamma]({figures.plot})", ""] if figures.plot else []
+    lines += ["No plots: they need matplotlib (`pip install 'duovox[plots]'`).", ""] if figures.plot_missing else []
+    if figures.sheet:
+        rows = "; ".join(figures.sheet_rows)
+        lines += [f"![Log-mels]({figures.sheet})", "", f"Rows from the top: {rows}. The first clip of each label, not chosen.", ""]
+    if figures.sounds:
+        lines += ["Sounds (the first seed, not chosen): " + ", ".join(f"[{name}]({name})" for name in figures.sounds) + "."]
     return ["## To see and hear", "", *lines] if lines else []
 
 
-def _as_json(bench: Bench, findings: Findings, claims: Sequence[Claim], words: Sequence[str], heard: Sequence[Heard] | None) -> str:
+def _as_json(bench: Bench, found: Results, claims: Sequence[Claim], words: Sequence[str], robustness: Sequence[Robustness] | None) -> str:
     """Everything, unrounded."""
     plan = bench.plan
-    found = {
+    facts = {
         "experiment": plan.experiment,
         "command": shlex.join(words),
         "budget": {"updates": plan.training.updates, "batch": plan.training.batch, "samples": plan.training.updates * plan.training.batch},
@@ -224,11 +223,11 @@ def _as_json(bench: Bench, findings: Findings, claims: Sequence[Claim], words: S
         "data": bench.features.digest,
         "vocoder": bench.vocoder_digest,
         "systems": system_facts(bench, words),
-        "costs": {kind: asdict(costs) for kind, costs in findings.costs.items()},
-        "results": [asdict(r) | {"condition": str(r.condition), "accuracy_interval": r.accuracy_interval} for r in findings.results],
-        "real": findings.real,
-        "failures": findings.failures,
-        "heard": [asdict(row) for row in heard or ()],
+        "costs": {kind: asdict(costs) for kind, costs in found.costs.items()},
+        "results": [asdict(r) | {"condition": str(r.condition), "accuracy_interval": r.accuracy_interval} for r in found.results],
+        "real": found.real,
+        "failures": found.failures,
+        "robustness": [asdict(row) for row in robustness or ()],
         "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in claims],
     }
-    return json.dumps(found, indent=1) + "\n"
+    return json.dumps(facts, indent=1) + "\n"

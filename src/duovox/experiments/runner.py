@@ -30,9 +30,10 @@ from duovox.evaluation.metrics import fit_gaussian, frechet_distance
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Scoring, evaluate
-from duovox.evaluation.systems import Generation, make_clips
+from duovox.evaluation.systems import Generation, make_clips, read_made
 from duovox.experiments.plan import Plan, System, Trial
 from duovox.files import differences, write_whole
+from duovox.generation import completed
 from duovox.provenance import digest_of, note_machine
 from duovox.runs import Part, read_weights, recipe_of_part
 from duovox.sound.vocoder.istft_net import ISTFTNet
@@ -180,7 +181,7 @@ class Bench:
             found: dict[str, Any] = json.loads(record_file(self.clips_folder(trial)).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return found if found.get("key", "none") == self.key(trial) else None
+        return found if completed(found.get("key") or {}) == self.key(trial) else None
 
     def key(self, trial: Trial) -> dict[str, Any] | None:
         """All that decides the figures of a trial, as JSON values; None while its system is not trained."""
@@ -231,19 +232,15 @@ class Bench:
         return True
 
     def _speak(self, system: System, trial: Trial, clock: Clock) -> Clips | None:
-        """The clips of a trial, a batch of each label at a time so that the time budget is kept; None when it is over."""
+        """The clips of a trial; None when the time is over before all are made."""
         recipe = replace(system.recipe, sample=sample_of(system.recipe, trial))
         place, on = self.subnet_folder(system).parent, self.classifier_folder(system)
         voice = Duovox(assemble(place, recipe, vocoder=self.vocoder, on=on)).to(choose_device(self.device))
         self.judge.refuse_guide(voice.bundle.model.classifier)
         voice.bundle.model.autocast = self.autocast
-        clips = None
-        for n in [*range(self.batch, self.plan.n, self.batch), self.plan.n]:
-            if clock.left <= 0:
-                return None
-            wanted = Generation(n, unconditional=trial.condition.gamma is None, batch=self.batch, first=trial.first_seed)
-            clips = make_clips(voice, self.clips_folder(trial), wanted)
-        return clips
+        wanted = Generation(self.plan.n, unconditional=trial.condition.gamma is None, batch=self.batch, first=trial.first_seed)
+        complete = make_clips(voice, self.clips_folder(trial), wanted, lambda: clock.left > 0)
+        return read_made(voice, self.clips_folder(trial), wanted) if complete else None
 
     def _score(self, trial: Trial, clips: Clips, labels: tuple[str, ...]) -> list[dict[str, Any]]:
         """The row of some clips, and those of real ones of the same labels. FID needs more clips than the judge has features."""

@@ -2,56 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from duovox.config import Recipe
 from duovox.contracts import ConfigError, DataError
 from duovox.data import Features, add_background, narrowed, open_features
 from duovox.data.noisy import read_backgrounds
-from duovox.devices import DeviceName, Precision, choose_device
+from duovox.devices import choose_device
 from duovox.evaluation.judge import PACKAGED_JUDGE, Judge
 from duovox.evaluation.quality import load_quality, sampled
 from duovox.evaluation.reference import require_comparable
+from duovox.experiments.options import Options
 from duovox.experiments.page import write_page
 from duovox.experiments.plan import TRAIN_SNR, Experiment, Plan, make_plan
-from duovox.experiments.robustness import hear
+from duovox.experiments.robustness import measure_robustness
 from duovox.experiments.runner import Bench, Clock
 from duovox.files import claimed
 from duovox.runs import features_for
 from duovox.voice import Duovox
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to carry an experiment out; see `duovox experiment --help`. `only` names one system; `time_budget` is in seconds; `words`
-    (features) and `noise` (sound files) are the other data of the shift experiment. The page goes to `results`, by default <out>/results.
-    """
-
-    recipe: Recipe
-    data: Path
-    out: Path
-    judge: Path | None = None
-    classifier: Path | None = None
-    vocoder: str | None = None
-    n: int = 50
-    seeds: int | None = None
-    updates: int | None = None
-    only: str | None = None
-    time_budget: float = math.inf
-    quality: str | None = None
-    fid: bool = True
-    device: DeviceName = "cpu"
-    precision: Precision = "auto"
-    batch: int = 8
-    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None
-    steps: int | None = None
-    words: Path | None = None
-    noise: Path | None = None
-    quality_clips: int = 40
-    results: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +44,8 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
         if options.noise is not None and bench.others:
             add_background(options.data, options.noise, bench.others["noise"], TRAIN_SNR)
         bench.run(clock, options.only)
-        heard = hear(bench, options.noise, measure=clock.left > 0) if options.noise is not None else None
-        page = write_page(bench, command_words(experiment, options), options.results or options.out / "results", heard)
+        robustness = measure_robustness(bench, options.noise, measure=clock.left > 0) if options.noise is not None else None
+        page = write_page(bench, command_words(experiment, options), options.results or options.out / "results", robustness)
         return Finished(page, tuple(bench.left()))
 
 
@@ -99,14 +67,14 @@ def open_bench(experiment: Experiment, options: Options) -> Bench:
         options.data,
         features,
         judge,
-        vocoder,
-        sampled(load_quality(options.quality), options.quality_clips) if options.quality else None,
-        options.fid,
-        options.classifier,
-        options.device,
-        options.precision,
-        options.batch,
-        others,
+        vocoder=vocoder,
+        quality=sampled(load_quality(options.quality), options.quality_clips) if options.quality else None,
+        fid=options.fid,
+        classifier=options.classifier,
+        device=options.device,
+        precision=options.precision,
+        batch=options.batch,
+        others=others,
     )
 
 

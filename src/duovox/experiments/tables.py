@@ -1,19 +1,18 @@
-"""The tables of a results page: takes a bench, its findings and what `hearing` found, gives Markdown lines to `page`."""
+"""The tables of a results page: takes a bench, its results and the classifier's robustness, gives Markdown lines to `page`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from duovox.experiments.records import Result, Spread, SystemCosts, group_name
-from duovox.experiments.results import Findings
-from duovox.experiments.robustness import Heard
+from duovox.experiments.results import Result, Results, Spread, SystemCosts, group_name
+from duovox.experiments.robustness import Robustness
 from duovox.experiments.runner import Bench
 
 _HEADS = ("clips", "params M (trained)", "GMACs", "n", "FID", "IS", "mIS", "AM", "NDB", "label accuracy (95 %)", "nearest own")
 _DIGITS = {"fid": 3, "inception": 2, "modified_inception": 1, "am": 3, "ndb": 2}
 
 
-def results_table(bench: Bench, found: Findings) -> list[str]:
+def results_table(bench: Bench, found: Results) -> list[str]:
     """One row for each result; the real clips of the same labels follow. Quality and the FID of shifted data have columns where they
     were measured."""
     further = {bench.quality.name: "quality"} if bench.quality else {}
@@ -21,12 +20,12 @@ def results_table(bench: Bench, found: Findings) -> list[str]:
     lines = [*heads(*_HEADS, *further, "seeds")]
     for result in found.results:
         sizes = _sizes(result, found.costs[result.kind])
-        lines.append(cells([_name(result), *sizes, *_figures(result, further.values()), _seeds(bench, result)]))
+        lines.append(cells([_name(result), *sizes, *_metrics(result, further.values()), _seeds(bench, result)]))
     for place, rows in found.real.items():
         for row in rows:
             name = group_name(place if place != "all" else "", row["system"])
             known = Result(name, "", "", found.results[0].condition, "", ({**row, "shifted_fid": None},))
-            lines.append(cells([name, "-", "-", *_figures(known, further.values()), "-"]))
+            lines.append(cells([name, "-", "-", *_metrics(known, further.values()), "-"]))
     return lines
 
 
@@ -40,12 +39,12 @@ def _sizes(result: Result, costs: SystemCosts) -> list[str]:
     return [f"{total:.2f} ({costs.trained:.2f})", f"{costs.guided_gmacs if guided else costs.unconditional_gmacs:.2f}"]
 
 
-def _figures(result: Result, further: Iterable[str]) -> list[str]:
+def _metrics(result: Result, further: Iterable[str]) -> list[str]:
     interval = result.accuracy_interval
     accuracy = f"{spread_text(result.accuracy, 3)} [{interval[0]:.3f} - {interval[1]:.3f}]" if interval else "-"
-    found = [spread_text(result.figure(name), places) for name, places in _DIGITS.items()]
-    diversity = spread_text(result.figure("nearest_own"), 2)
-    return [str(result.n), *found, accuracy, diversity, *(spread_text(result.figure(name), 2) for name in further)]
+    found = [spread_text(result.metric(name), places) for name, places in _DIGITS.items()]
+    diversity = spread_text(result.metric("nearest_own"), 2)
+    return [str(result.n), *found, accuracy, diversity, *(spread_text(result.metric(name), 2) for name in further)]
 
 
 def _seeds(bench: Bench, result: Result) -> str:
@@ -55,7 +54,7 @@ def _seeds(bench: Bench, result: Result) -> str:
     return ", ".join(f"{trial.first_seed} - {trial.first_seed + count - 1}" for trial in trials)
 
 
-def results_notes(bench: Bench, found: Findings) -> str:
+def results_notes(bench: Bench, found: Results) -> str:
     """What the columns mean, and the trials that gave no clips."""
     failures = "".join(f" No clips: {failure}." for failure in found.failures)
     shifted = " The last FID is against the train clips that the score model saw." if bench.others else ""
@@ -67,10 +66,10 @@ def results_notes(bench: Bench, found: Findings) -> str:
     )
 
 
-def hearing_table(heard: Sequence[Heard]) -> list[str]:
+def robustness_table(rows: Sequence[Robustness]) -> list[str]:
     """How the classifier takes other data."""
     lines = heads("test clips", "n", "accuracy (95 %)", "judge", "mean confidence", "mean energy", "AUROC confidence", "AUROC energy")
-    for row in heard:
+    for row in rows:
         accuracy = f"{row.accuracy:.3f} [{row.interval[0]:.3f} - {row.interval[1]:.3f}]" if row.interval else "-"
         numbers = (row.judge_accuracy, row.confidence, row.energy, row.known_by_confidence, row.known_by_energy)
         lines.append(cells([row.clips, str(row.n), accuracy, *("-" if number is None else f"{number:.3f}" for number in numbers)]))
@@ -94,5 +93,5 @@ def cells(texts: Iterable[str]) -> str:
 
 
 def spread_text(spread: Spread | None, digits: int) -> str:
-    """A figure over the sampling seeds."""
+    """A metric over the sampling seeds."""
     return "-" if spread is None else spread.text(digits)

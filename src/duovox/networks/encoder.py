@@ -8,13 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from duovox.config import EncoderConfig, MelConfig, NoiseConfig
+from duovox.config import EncoderConfig, MelConfig, MelScale, NoiseConfig
 from duovox.contracts import check_mel, expand_to
 from duovox.diffusion.noise import precondition
+from duovox.networks.base import TappedClassifier
 from duovox.networks.blocks import NoiseEmbedding, Stage, group_norm
+from duovox.sound.mel import scale_mel
 
 
-class EncoderClassifier(nn.Module):
+class EncoderClassifier(TappedClassifier):
     """noised (B, 1, M, T), sigma (B,) -> logits (B, K).
 
     Stem, then per stage ResBlocks and (but for the last) a stride-2 convolution, a bottleneck, and a linear head on
@@ -47,6 +49,12 @@ class EncoderClassifier(nn.Module):
     def tap_names(self) -> tuple[str, ...]:
         """The skip positions k = 0..K: the stem, each stage's end, the bottleneck."""
         return ("stem", *(f"stages.{i}" for i in range(len(self.stages))), "bottleneck")
+
+    def hear(self, wave: Tensor, log_mel: Tensor, scale: MelScale) -> Tensor:
+        """Logits (B, K) for clean log-mels (B, 1, M, T), at the clean end of the noise range; the waves are not needed."""
+        clean = torch.full((log_mel.shape[0],), self.noise.sigma_min, device=log_mel.device)
+        logits: Tensor = self(scale_mel(log_mel, scale), clean)
+        return logits
 
     def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
         check_mel(noised, self.mel.n_mels, self.mel.frames)

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from duovox.config import SubnetConfig
+from duovox.diffusion.noise import Preconditioning
 from duovox.diffusion.taps import Taps
+from duovox.networks.base import ScoreNetwork
 from duovox.networks.blocks import NoiseEmbedding, Stage, group_norm
 
 
@@ -85,14 +87,17 @@ class AttentionFusion(nn.Module):
         return fused
 
 
-class ScoreSubnet(nn.Module):
-    """Taps and c_noise (B,) -> F (B, 1, M, T). `patch` is how many mel pixels a side one position of stage 0 covers.
+class ScoreSubnet(ScoreNetwork):
+    """The taps and c_noise (B,) -> F (B, 1, M, T). `patch` is how many mel pixels a side one position of stage 0 covers.
 
     The first tap has the size of stage 0; each further stage has half the rows and columns.
     """
 
+    reads_taps = True
+
     def __init__(self, config: SubnetConfig, shapes: Sequence[TapShape], patch: int) -> None:
         super().__init__()
+        self.gradient_taps = config.gradient_taps
         self.config, self.shapes, self.patch = config, tuple(shapes), patch
         self.sizes = [(shapes[0].rows >> stage, shapes[0].columns >> stage) for stage in range(len(config.widths))]
         widths, gradient_taps = config.widths, config.gradient_taps != "none"
@@ -115,8 +120,10 @@ class ScoreSubnet(nn.Module):
         width, rows = self.config.widths[shape.stage], self.sizes[shape.stage][0]
         return nn.Conv2d(width, width * rows, 1) if shape.rows == 1 < rows else nn.Identity()
 
-    def forward(self, taps: Taps, c_noise: Tensor) -> Tensor:
-        embedding = self.embedding(c_noise)
+    def forward(self, noised: Tensor, c: Preconditioning, taps: Taps | None) -> Tensor:
+        """F (B, 1, M, T) from the taps alone; the noised mel reaches it through the classifier."""
+        assert taps is not None
+        embedding = self.embedding(c.c_noise)
         merged = self._merge(taps)
         hidden = merged[len(self.stages) - 1]
         for index in reversed(range(len(self.stages))):

@@ -13,11 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from duovox.config import UNetConfig
+from duovox.contracts import expand_to
+from duovox.diffusion.noise import Preconditioning
+from duovox.diffusion.taps import Taps
+from duovox.networks.base import ScoreNetwork
 from duovox.networks.blocks import NoiseEmbedding, Stage, group_norm
 
 
-class UNet(nn.Module):
-    """mel (B, 1, M, T) times c_in, c_noise (B,) -> F (B, 1, M, T)."""
+class UNet(ScoreNetwork):
+    """noised (B, 1, M, T) times c_in, and c_noise (B,) -> F (B, 1, M, T)."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -38,9 +42,9 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.head[-1].bias)  # type: ignore[arg-type]
 
-    def forward(self, mel: Tensor, c_noise: Tensor) -> Tensor:
-        embedding = self.embedding(c_noise)
-        hidden = self.stem(nn.functional.pixel_unshuffle(mel, self.config.patch))
+    def forward(self, noised: Tensor, c: Preconditioning, taps: Taps | None = None) -> Tensor:
+        embedding = self.embedding(c.c_noise)
+        hidden = self.stem(nn.functional.pixel_unshuffle(expand_to(c.c_in, noised) * noised, self.config.patch))
         skips = []
         for index, stage in enumerate(self.stages):
             hidden = stage(hidden, embedding)

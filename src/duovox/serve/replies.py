@@ -30,9 +30,7 @@ from duovox.serve.tasks import Speak, Spoken
 from duovox.sound.audio import encode_audio
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from duovox.sound.hearing import Treatment
     from duovox.voice import Clip, Duovox, Heard, VocoderName
 
 
@@ -42,7 +40,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
 
     bundle, mel = voice.bundle, voice.config.recipe.mel
     settings = describe(voice.config.recipe.sample)
-    parts = (bundle.model.classifier.network, bundle.model.subnet, bundle.vocoder)
+    parts = (bundle.model.classifier.network, bundle.model.score_network, bundle.vocoder)
     classifier, subnet, vocoder = (0 if part is None else parameters(part) for part in parts)
     return ModelReply(
         name=config.name,
@@ -101,10 +99,13 @@ def sound_file(clip: Clip, kind: Format) -> bytes:
     return encode_audio(clip.wave, clip.rate, f".{kind}")
 
 
-def classify_reply(heard: Heard, wave: NDArray[np.float32], rate: int) -> ClassifyReply:
+def classify_reply(heard: Heard, done: Treatment) -> ClassifyReply:
+    """What was heard in a sound to which that was done."""
     probabilities = heard.probabilities
     best = max(probabilities, key=probabilities.__getitem__)
-    return ClassifyReply(probabilities=probabilities, label=best, seconds=len(wave) / rate, mel=picture(heard.log_mel))
+    return ClassifyReply(
+        probabilities=probabilities, label=best, seconds=done.length / done.rate, mel=picture(heard.log_mel), notes=list(done.notes())
+    )
 
 
 def settings_reply(settings: SampleConfig, vocoder: VocoderName) -> SettingsReply:

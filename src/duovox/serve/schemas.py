@@ -86,12 +86,13 @@ class GenerateReply(BaseModel):
 
 
 class ClassifyReply(BaseModel):
-    """What the classifier hears in a sound of so many seconds; `mel` is the second that counted."""
+    """What the classifier hears in a sound of so many seconds; `mel` is the part that counted, `notes` say what was cut or left out."""
 
     probabilities: dict[str, float]
     label: str
     seconds: float
     mel: Picture
+    notes: list[str]
 
 
 class Parameters(BaseModel):

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import MelScale, Recipe, to_dict
 from duovox.contracts import TrainingError
 from duovox.data import Features, relabelled, restricted
 from duovox.devices import DeviceName, Precision, choose_autocast, choose_device
+from duovox.networks.base import TappedClassifier
 from duovox.runs import Part, classifier_folder, features_for, load_classifier, read_weights, recipe_of_part, scale_of, scale_of_data
 from duovox.training.classifier import ClassifierTraining
 from duovox.training.judge import JudgeTraining
@@ -85,7 +85,7 @@ def start_training(
     return outcome
 
 
-def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module | None) -> ExternalClassifier | None:
+def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module | None) -> TappedClassifier | None:
     """The copy of someone else's classifier that a training makes familiar with noise; None where the classifier is ours."""
     if recipe.external is None:
         return None
@@ -94,8 +94,7 @@ def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module |
             f"recipe {recipe.name} uses its classifier as it came; it is trained on noise only with external.conditioned = true"
         )
     classifier = load_classifier(out / "original", recipe, features, network)
-    assert isinstance(classifier, ExternalClassifier)
-    parameters = [parameter for parameter in classifier.network.parameters() if parameter.is_floating_point()]
+    parameters = [parameter for parameter in classifier.get_submodule("network").parameters() if parameter.is_floating_point()]
     if not any(parameter.requires_grad for parameter in parameters):  # its owner had frozen it
         for parameter in parameters:
             parameter.requires_grad_()

@@ -15,8 +15,8 @@ from duovox.config import MelScale, NoiseConfig, Recipe
 from duovox.contracts import NO_LABEL, expand_to
 from duovox.data import Batches, Features, in_order
 from duovox.diffusion.noise import add_noise, precondition, training_sigma
-from duovox.model import AnyClassifier, GenerativeClassifier, build_model
-from duovox.networks.encoder import EncoderClassifier
+from duovox.model import ScoreModel, build_model
+from duovox.networks.base import TappedClassifier
 from duovox.sound.mel import scale_mel
 from duovox.training.classifier import decayed_groups, shift_frames
 from duovox.training.ema import averaged
@@ -41,7 +41,7 @@ class SubnetTraining:
         recipe: Recipe,
         features: Features,
         scale: MelScale,
-        classifier: AnyClassifier,
+        classifier: TappedClassifier,
         device: torch.device,
         autocast: torch.dtype | None,
     ) -> None:
@@ -49,14 +49,14 @@ class SubnetTraining:
         self.features, self.scale = features, scale
         self.device, self.autocast = device, autocast
         torch.manual_seed(self.train.seed)
-        self.model: GenerativeClassifier = build_model(recipe, classifier).to(device)
-        for ours in (self.model.subnet, *[self.model.classifier] * isinstance(classifier, EncoderClassifier)):
+        self.model: ScoreModel = build_model(recipe, classifier).to(device)
+        for ours in (self.model.score_network, *[self.model.classifier] * (recipe.external is None)):
             ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = averaged(self.model.subnet, self.train.ema_decay)
+        self.average = averaged(self.model.score_network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
-        self.modules: dict[str, nn.Module] = {"subnet": self.model.subnet, "average": self.average}
+        self.modules: dict[str, nn.Module] = {"subnet": self.model.score_network, "average": self.average}
         self.optimizers: dict[str, Optimizer] = {
-            "adamw": AdamW(decayed_groups(self.model.subnet, self.train), lr=self.train.rate, betas=(0.9, 0.99))
+            "adamw": AdamW(decayed_groups(self.model.score_network, self.train), lr=self.train.rate, betas=(0.9, 0.99))
         }
 
     def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
@@ -64,13 +64,13 @@ class SubnetTraining:
         clean = scale_mel(batch.log_mel.to(self.device), self.scale)
         if self.train.shift_frames:
             clean = shift_frames(clean, self.train.shift_frames, generator)
-        self.model.subnet.train()
+        self.model.score_network.train()
         loss = self.losses(clean, batch.label.to(self.device), generator).mean()
         self.optimizers["adamw"].zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.subnet.parameters(), self.train.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.model.score_network.parameters(), self.train.clip_norm)
         self.optimizers["adamw"].step()
-        self.average.update_parameters(self.model.subnet)
+        self.average.update_parameters(self.model.score_network)
         return {"loss": loss.item(), "gradient_norm": norm.item()}
 
     def losses(self, clean: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
@@ -79,14 +79,14 @@ class SubnetTraining:
         noised = add_noise(clean, sigma, generator)
         kept = torch.rand(label.shape, generator=generator, device=label.device) < self.label_share
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            taps = self.model.taps(noised, sigma, tap_label=torch.where(kept, label, NO_LABEL))
+            taps = self.model.taps(noised, sigma, torch.where(kept, label, NO_LABEL))
             denoised = self.model.denoise(taps, noised, sigma)
         return denoising_loss(denoised, clean, sigma, self.noise)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Loss of the averaged subnet on up to 512 validation clips, the same noise every time."""
-        trained, self.model.subnet = self.model.subnet, self.average.module.eval()  # type: ignore[assignment]
+        trained, self.model.score_network = self.model.score_network, self.average.module.eval()  # type: ignore[assignment]
         generator = torch.Generator(self.device).manual_seed(self.train.seed)
         try:
             values = [
@@ -94,7 +94,7 @@ class SubnetTraining:
                 for batch in islice(in_order(self.features, "validation", 128), 4)
             ]
         finally:
-            self.model.subnet = trained
+            self.model.score_network = trained
         return {"loss": torch.cat(values).mean().item()}
 
     def weights(self) -> dict[str, Tensor]:

@@ -1,0 +1,61 @@
+"""How to carry an experiment out: what the command line takes, `suite` carries out and a page quotes. No torch here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from duovox.config import Recipe, read_recipe
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `duovox experiment`; what stands below a field is its help."""
+
+    data: Path
+    """Feature folder made by `duovox data prepare`."""
+    out: Path
+    """Folder for trainings and clips; experiments may share it."""
+    results: Path | None = None
+    """Folder for the page, its plots, pictures and sounds; <out>/results if left out."""
+    recipe: Recipe = field(default_factory=partial(read_recipe, "compact"))
+    """Name of a shipped recipe, or a TOML file."""
+    judge: Path | None = None
+    """Weights of a judge trained on the same labels; the one in the package (zero..five) if left out."""
+    classifier: Path | None = None
+    """Run folder of a classifier trained with the same recipe and data; one is trained if left out."""
+    vocoder: str | None = None
+    """A bundle (name, folder, hub id) whose vocoder makes the sound; Griffin-Lim if left out."""
+    n: int = 50
+    """How many clips of each label in a trial."""
+    seeds: int | None = None
+    """How many sets of sampling seeds; 3 (gamma: 1) if left out."""
+    updates: int | None = None
+    """Updates of every score model, instead of the recipe's."""
+    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None
+    """Which sampler, instead of the recipe's."""
+    steps: int | None = None
+    """Its steps, instead of the recipe's."""
+    words: Path | None = None
+    """For shift: feature folder of words that the classifier does not know."""
+    noise: Path | None = None
+    """For shift: folder of noise recordings."""
+    only: str | None = None
+    """The name of one system: do nothing for the others."""
+    time_budget: float = math.inf
+    """Stop after this long, as 90s, 20m or 1.5h."""
+    quality: str | None = None
+    """Also measure quality without a reference: dnsmos, or an ONNX file such as SCOREQ's (extra `quality`)."""
+    quality_clips: int = 40
+    """On how many clips of each set quality is measured, at most."""
+    fid: bool = True
+    """Compute FID, where there are more clips than the judge has features."""
+    batch: int = 8
+    """Clips made at once; changes speed and memory, not the clips."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA where there is one."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of trainings and sampling; auto takes bf16 where the hardware is fast at it."""
