@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from duovox import provenance
-from duovox.provenance import digest_of, machine, machines, note_machine
+from duovox.provenance import digest_of, git_revision, machine, machines, note_machine
 
 CPU = torch.device("cpu")
 
@@ -34,3 +34,7 @@ def test_machines_are_noted_once_each(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(provenance, "machine", lambda _, name=name: name)
         note_machine(path, CPU)
     assert machines(path) == ["small", "large"]
+
+
+def test_the_revision_is_one_word() -> None:
+    assert len(git_revision().split()) == 1

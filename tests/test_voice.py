@@ -13,7 +13,6 @@ import torch
 from conftest import TONES, tone
 
 from duovox import Clip, Duovox
-from duovox import voice as module
 from duovox.assemble import assemble
 from duovox.bundle import Bundle
 from duovox.config import MelConfig, Recipe, SampleConfig, TrainConfig
@@ -25,7 +24,7 @@ from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
 from duovox.sound.mel import LogMel
 from duovox.training.start import start_training
-from duovox.voice import fault_of, locate, refuse_faulty
+from duovox.voice import MAX_LOG_MEL, fault_of, refuse_faulty
 
 CPU = torch.device("cpu")
 
@@ -61,37 +60,6 @@ def test_a_folder_opens(bundle_folder: Path, voice: Duovox) -> None:
         opened = Duovox.from_pretrained(source)
         assert opened.labels == tuple(TONES) == voice.labels
         assert opened.config.recipe == voice.config.recipe
-
-
-def test_a_name_is_a_bundle_in_the_package(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever folders there are where one stands; `./name` is such a folder."""
-    package = tmp_path / "package"
-    (package / "bundles").mkdir(parents=True)
-    (package / "bundles" / "other").symlink_to(bundle_folder)
-    monkeypatch.setattr(module, "__file__", str(package / "duovox.py"))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "third").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert locate("other") == package / "bundles" / "other"
-    assert locate("./other") == locate(Path("other")) == Path("other")
-    assert locate("third") == Path("third")
-    for name in ("", ".."):
-        with pytest.raises(BundleError):
-            Duovox.from_pretrained(name)
-    with pytest.raises(BundleError, match=r"no bundle at nothing; .* in the package: other$"):
-        locate("nothing")
-
-
-def test_the_hub_is_asked_for_owner_and_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(BundleError, match=r"pip install 'duovox\[hub\]'"):
-        locate("owner/name")
-    for source in ("a/b/c", "./name", "/owner/name", Path("owner/name")):
-        with pytest.raises(BundleError, match="no bundle at"):
-            locate(source)
 
 
 def test_saving_and_opening_again_changes_nothing(voice: Duovox, bundle_folder: Path, tmp_path: Path) -> None:
@@ -405,7 +373,7 @@ def test_a_mel_beyond_all_sound_is_cut_before_the_vocoder(tiny_bundle: Bundle) -
     """A scale that turns the model's mels into impossible loudness and impossible quiet."""
     config = dataclasses.replace(tiny_bundle.config, mel_scale=dataclasses.replace(tiny_bundle.config.mel_scale, scale=50.0))
     (clip,) = Duovox(dataclasses.replace(tiny_bundle, config=config)).generate(None, keep_faulty=True)
-    assert clip.log_mel.min() == pytest.approx(math.log(1e-5)) and clip.log_mel.max() == module.MAX_LOG_MEL
+    assert clip.log_mel.min() == pytest.approx(math.log(1e-5)) and clip.log_mel.max() == MAX_LOG_MEL
     assert np.isfinite(clip.wave).all() and np.abs(clip.wave).max() <= 1
 
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -279,14 +278,30 @@ def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str], exac
     return save(tensors, metadata or None)
 
 
-def git_revision() -> str:
-    """The revision of the source tree duovox runs from, with `+` if it has uncommitted changes, or `unknown`."""
-    here = Path(__file__).parent
+def locate(source: str | Path) -> Path:
+    """The folder of a bundle given by name, folder or hub id, tried in this order. Raises `BundleError`.
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    A name in the package comes first, so that the default bundle does not depend on where one stands; `./name` is the folder.
+    """
+    packaged = Path(__file__).parent / "bundles"
+    names = sorted(p.name for p in packaged.iterdir() if p.is_dir()) if packaged.is_dir() else []
+    if source in names:
+        return packaged / source
+    if Path(source).is_dir():
+        return Path(source)
+    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):
+        return _fetch_from_hub(source)
+    raise BundleError(
+        f"no bundle at {source}; give a bundle folder, a hub id owner/name, or one of those in the package: {', '.join(names) or 'none'}"
+    )
 
+
+def _fetch_from_hub(source: str) -> Path:
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise BundleError(f"no folder {source}; to fetch it from the hub: pip install 'duovox[hub]'") from None
+    try:
+        return Path(snapshot_download(source, allow_patterns=list(FILES)))
+    except Exception as error:  # the hub client raises many kinds; each means that there is no bundle to open
+        raise BundleError(f"no folder {source}, and the hub did not give it: {str(error).splitlines()[0]}") from None

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from duovox.bundle import FILES, Bundle, BundleConfig, read_bundle, write_bundle
+from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundle
 from duovox.calibration import Level, calibrate
 from duovox.config import SampleConfig
 from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError, LabelError
@@ -281,32 +281,3 @@ def refuse_faulty(clips: Sequence[Clip], total: int | None = None) -> None:
             f"{len(faulty)} of {total or len(clips)} clips ran off to no speech (seed {seeds}: {faulty[0].fault}) with {settings.sampler}, "
             f"{settings.steps} steps and gamma {settings.gamma:g}; take more steps or a lower gamma"
         )
-
-
-def locate(source: str | Path) -> Path:
-    """The folder of a bundle given by name, folder or hub id, tried in this order. Raises `BundleError`.
-
-    A name in the package comes first, so that the default bundle does not depend on where one stands; `./name` is the folder.
-    """
-    packaged = Path(__file__).parent / "bundles"
-    names = sorted(p.name for p in packaged.iterdir() if p.is_dir()) if packaged.is_dir() else []
-    if source in names:
-        return packaged / source
-    if Path(source).is_dir():
-        return Path(source)
-    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):
-        return _fetch_from_hub(source)
-    raise BundleError(
-        f"no bundle at {source}; give a bundle folder, a hub id owner/name, or one of those in the package: {', '.join(names) or 'none'}"
-    )
-
-
-def _fetch_from_hub(source: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise BundleError(f"no folder {source}; to fetch it from the hub: pip install 'duovox[hub]'") from None
-    try:
-        return Path(snapshot_download(source, allow_patterns=list(FILES)))
-    except Exception as error:  # the hub client raises many kinds; each means that there is no bundle to open
-        raise BundleError(f"no folder {source}, and the hub did not give it: {str(error).splitlines()[0]}") from None

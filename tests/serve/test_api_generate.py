@@ -186,7 +186,7 @@ def test_a_guidance_that_runs_off_is_said(client: TestClient, monkeypatch: pytes
     monkeypatch.setattr(duovox.voice, "LOUDEST", -50.0)
     status, code, message = refusal(client.post("/v1/generate", json={"label": "low", "gamma": 2}))
     assert (status, code) == (422, "generation_error")
-    assert "ran off to no speech" in message and "lower gamma" in message
+    assert "1 of 1 clips ran off to no speech (seed 0" in message and "lower gamma" in message
 
 
 def test_a_clip_that_ran_off_fails_its_own_request_alone(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,3 +213,11 @@ def test_one_faulty_clip_of_several_is_named(client: TestClient, monkeypatch: py
     monkeypatch.setattr(duovox.voice, "QUIETEST", 2.0)
     answer = refusal(client.post("/v1/generate", json={"label": "low", "seed": 8}, headers={"Accept": accept}))
     assert answer[:2] == (422, "generation_error") and "seed 8: it is silent" in answer[2]
+
+
+def test_faulty_clips_are_given_where_they_are_wanted(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert generate(client, label="low", keep_faulty=True)["clips"][0]["fault"] == ""
+    monkeypatch.setattr(duovox.voice, "QUIETEST", 2.0)
+    reply = generate(client, label="low", n=2, keep_faulty=True)
+    assert [clip["fault"] for clip in reply["clips"]] == ["it is silent"] * 2
+    assert " --keep-faulty" in reply["command"] and "keep_faulty=True" in reply["python"]

@@ -89,6 +89,7 @@ def clip_reply(spoken: Spoken, wanted: GenerateRequest) -> ClipReply:
         media_type=f"audio/{wanted.format}",  # type: ignore[arg-type]
         audio=b64encode(sound_file(clip, wanted.format)).decode(),
         probabilities=clip.probabilities,
+        fault=clip.fault,
         mel=picture(clip.log_mel) if wanted.mel else None,
         frames=frames or None,
     )
@@ -121,6 +122,7 @@ def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle:
     for name, value in changes.items():
         words += _flag(name, value)
     words += ["--vocoder", wanted.vocoder] if wanted.vocoder else []
+    words += ["--keep-faulty"] if wanted.keep_faulty else []
     words += ["--bundle", bundle] if bundle != "sc06" else []
     words += ["--format", wanted.format] if wanted.format != "wav" else []
     return shlex.join(words)
@@ -138,6 +140,7 @@ def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: 
     given = [repr(wanted.label), f"n={wanted.n}", f"seed={wanted.seed}"]
     given += [f"{name}={_literal(value)}" for name, value in changes.items()]
     given += [f"vocoder={wanted.vocoder!r}"] if wanted.vocoder else []
+    given += ["keep_faulty=True"] if wanted.keep_faulty else []
     source = repr(bundle) if bundle != "sc06" else ""
     return f"from duovox import Duovox\n\nclips = Duovox.from_pretrained({source}).generate({', '.join(given)})\n"
 

@@ -35,6 +35,7 @@ class GenerateRequest(SampleRequest, WordsRequest):  # type: ignore[misc]  # its
     format: Format = Field("wav", description="Format of the sound in a JSON answer.")
     mel: bool = Field(False, strict=True, description="Also give each clip's log-mel as a picture.")
     frames: bool = Field(False, strict=True, description="Also give the guesses on the way from noise to the clip.")
+    keep_faulty: bool = Field(False, strict=True, description="Give clips that ran off to noise or silence as well.")
 
 
 class Picture(BaseModel):
@@ -55,7 +56,8 @@ class FrameReply(BaseModel):
 
 
 class ClipReply(BaseModel):
-    """One clip; `audio` is a whole sound file in base64, `probabilities` what the classifier hears in it."""
+    """One clip; `audio` is a whole sound file in base64, `probabilities` what the classifier hears in it, `fault` why it is no speech
+    (with keep_faulty; empty for one that may be)."""
 
     label: str | None
     seed: int
@@ -64,6 +66,7 @@ class ClipReply(BaseModel):
     media_type: Literal["audio/wav", "audio/flac", "audio/ogg"]
     audio: str
     probabilities: dict[str, float]
+    fault: str
     mel: Picture | None
     frames: list[FrameReply] | None
 
