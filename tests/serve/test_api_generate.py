@@ -30,6 +30,7 @@ from duovox.serve.schemas import GenerateRequest
 from duovox.serve.settings import ServeConfig
 from duovox.serve.tasks import MAX_FRAMES, Film, evaluations
 from duovox.sound.audio import write_audio
+from duovox.voice import Clip
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +187,37 @@ def test_a_guidance_that_runs_off_is_said(client: TestClient, monkeypatch: pytes
     status, code, message = refusal(client.post("/v1/generate", json={"label": "low", "gamma": 2}))
     assert (status, code) == (422, "generation_error")
     assert "1 of 1 clips ran off to no speech (seed 0" in message and "lower gamma" in message
+
+
+def test_a_clip_that_ran_off_fails_its_own_request_alone(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others in the same batch get their clips, and nothing is computed twice."""
+    voice = Duovox(tiny_bundle)
+    whole = voice.generate_batch
+
+    def generate_batch(*wanted: Any) -> list[Clip]:
+        return [dataclasses.replace(clip, fault="it is noise" if clip.label == "low" else "") for clip in whole(*wanted)]
+
+    monkeypatch.setattr(voice, "generate_batch", generate_batch)
+    with serving(voice, ServeConfig(wait_seconds=1.0, max_batch=3)) as client:
+        with ThreadPoolExecutor() as pool:
+            asked = {label: pool.submit(client.post, "/v1/generate", json={"label": label, "seed": 4}) for label in TONES}
+        status, code, message = refusal(asked.pop("low").result())
+        assert (status, code) == (422, "generation_error") and "1 of 1 clips ran off to no speech (seed 4: it is noise)" in message
+        assert [answer.result().status_code for answer in asked.values()] == [200, 200]
+        text = client.get("/metrics").text
+        assert "duovox_batch_clips_count 1.0" in text and "duovox_clips_total 2.0" in text
+
+
+@pytest.mark.parametrize("accept", ["application/json", "audio/wav"])
+def test_one_faulty_clip_of_several_is_named(client: TestClient, monkeypatch: pytest.MonkeyPatch, accept: str) -> None:
+    monkeypatch.setattr(duovox.voice, "QUIETEST", 2.0)
+    answer = refusal(client.post("/v1/generate", json={"label": "low", "seed": 8}, headers={"Accept": accept}))
+    assert answer[:2] == (422, "generation_error") and "seed 8: it is silent" in answer[2]
+
+
+def test_faulty_clips_are_given_where_they_are_wanted(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert generate(client, label="low", keep_faulty=True)["clips"][0]["fault"] == ""
+    monkeypatch.setattr(duovox.voice, "QUIETEST", 2.0)
+    reply = generate(client, label="low", n=2, keep_faulty=True)
+    assert [clip["fault"] for clip in reply["clips"]] == ["it is silent"] * 2
+    assert " --keep-faulty" in reply["command"] and "keep_faulty=True" in reply["python"]

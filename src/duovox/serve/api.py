@@ -90,9 +90,9 @@ class Api:
         task = Speak(settings, voice.choose_vocoder(wanted.vocoder), labelled=wanted.label is not None, frames=wanted.frames)
         items = [(wanted.label, seed) for seed in range(wanted.seed, wanted.seed + wanted.n)]
         spoken: list[Spoken] = await self._results(request, self.worker.submit(task, items))
-        self.counted.clips.inc(len(spoken))
         if not wanted.keep_faulty:
             refuse_faulty([one.clip for one in spoken])
+        self.counted.clips.inc(len(spoken))
         if kind:
             return await self._code(lambda: sound_answer(spoken[0], kind, voice.config.digest))
         return await self._code(lambda: json_answer(generate_reply(spoken, wanted, task, voice, self.config.name)))
@@ -100,10 +100,10 @@ class Api:
     async def classify(self, file: UploadFile, request: Request) -> Response:
         """Recognise the word in a sound file. Of a longer sound the loudest second counts."""
         check_form(await request.form())
-        rate = self.worker.voice.config.recipe.mel.sample_rate
-        wave = await self._code(lambda: read_upload(file.file, rate, self.config))
-        (heard,) = await self._results(request, self.worker.submit(Listen(), [wave]))
-        return await self._code(lambda: json_answer(classify_reply(heard, wave, rate)))
+        mel = self.worker.voice.config.recipe.mel
+        excerpt = await self._code(lambda: read_upload(file.file, mel.sample_rate, mel.clip_samples, self.config))
+        (heard,) = await self._results(request, self.worker.submit(Listen(), [excerpt.wave]))
+        return await self._code(lambda: json_answer(classify_reply(heard, excerpt.treatment)))
 
     async def _results(self, request: Request, job: Future[list[Any]]) -> list[Any]:
         """The results of a job, which is cancelled if the client leaves first or loses the right to wait."""

@@ -30,9 +30,7 @@ from duovox.serve.tasks import Speak, Spoken
 from duovox.sound.audio import encode_audio
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from duovox.sound.hearing import Treatment
     from duovox.voice import Clip, Duovox, Heard, VocoderName
 
 
@@ -91,6 +89,7 @@ def clip_reply(spoken: Spoken, wanted: GenerateRequest) -> ClipReply:
         media_type=f"audio/{wanted.format}",  # type: ignore[arg-type]
         audio=b64encode(sound_file(clip, wanted.format)).decode(),
         probabilities=clip.probabilities,
+        fault=clip.fault,
         mel=picture(clip.log_mel) if wanted.mel else None,
         frames=frames or None,
     )
@@ -101,10 +100,13 @@ def sound_file(clip: Clip, kind: Format) -> bytes:
     return encode_audio(clip.wave, clip.rate, f".{kind}")
 
 
-def classify_reply(heard: Heard, wave: NDArray[np.float32], rate: int) -> ClassifyReply:
+def classify_reply(heard: Heard, done: Treatment) -> ClassifyReply:
+    """What was heard in a sound to which that was done."""
     probabilities = heard.probabilities
     best = max(probabilities, key=probabilities.__getitem__)
-    return ClassifyReply(probabilities=probabilities, label=best, seconds=len(wave) / rate, mel=picture(heard.log_mel))
+    return ClassifyReply(
+        probabilities=probabilities, label=best, seconds=done.length / done.rate, mel=picture(heard.log_mel), notes=list(done.notes())
+    )
 
 
 def settings_reply(settings: SampleConfig, vocoder: VocoderName) -> SettingsReply:
@@ -120,6 +122,7 @@ def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle:
     for name, value in changes.items():
         words += _flag(name, value)
     words += ["--vocoder", wanted.vocoder] if wanted.vocoder else []
+    words += ["--keep-faulty"] if wanted.keep_faulty else []
     words += ["--bundle", bundle] if bundle != "sc06" else []
     words += ["--format", wanted.format] if wanted.format != "wav" else []
     return shlex.join(words)
@@ -137,6 +140,7 @@ def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: 
     given = [repr(wanted.label), f"n={wanted.n}", f"seed={wanted.seed}"]
     given += [f"{name}={_literal(value)}" for name, value in changes.items()]
     given += [f"vocoder={wanted.vocoder!r}"] if wanted.vocoder else []
+    given += ["keep_faulty=True"] if wanted.keep_faulty else []
     source = repr(bundle) if bundle != "sc06" else ""
     return f"from duovox import Duovox\n\nclips = Duovox.from_pretrained({source}).generate({', '.join(given)})\n"
 

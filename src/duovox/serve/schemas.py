@@ -56,7 +56,8 @@ class FrameReply(BaseModel):
 
 
 class ClipReply(BaseModel):
-    """One clip; `audio` is a whole sound file in base64, `probabilities` what the classifier hears in it."""
+    """One clip; `audio` is a whole sound file in base64, `probabilities` what the classifier hears in it, `fault` why it is no speech
+    (with keep_faulty; empty for one that may be)."""
 
     label: str | None
     seed: int
@@ -65,6 +66,7 @@ class ClipReply(BaseModel):
     media_type: Literal["audio/wav", "audio/flac", "audio/ogg"]
     audio: str
     probabilities: dict[str, float]
+    fault: str
     mel: Picture | None
     frames: list[FrameReply] | None
 
@@ -87,12 +89,13 @@ class GenerateReply(BaseModel):
 
 
 class ClassifyReply(BaseModel):
-    """What the classifier hears in a sound of so many seconds; `mel` is the second that counted."""
+    """What the classifier hears in a sound of so many seconds; `mel` is the part that counted, `notes` say what was cut or left out."""
 
     probabilities: dict[str, float]
     label: str
     seconds: float
     mel: Picture
+    notes: list[str]
 
 
 class Parameters(BaseModel):
