@@ -44,9 +44,9 @@ def refuse_overrun(network: nn.Module) -> None:
     """Raise `ConfigError` for a network that is to compute channels last and has a layer that would overrun its memory there."""
     for name, layer in overrunning(network):
         raise ConfigError(
-            f"{type(network).__name__}.{name} is a 1x1 convolution of {_written(layer)} channels at stride {layer.stride}: in "
-            "channels-last memory torch writes past its end on processors with AVX2; give it 8 channels or more, or use "
-            "networks.layout.StridedPointwise"
+            f"{type(network).__name__}.{name} is a 1x1 convolution of {_written(layer)} channels at stride {layer.stride}: "
+            "in channels-last memory torch writes past its end on processors with AVX2; "
+            "give it 8 channels or more, or use networks.layout.StridedPointwise"
         )
 
 
