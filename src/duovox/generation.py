@@ -21,7 +21,7 @@ from tqdm import tqdm
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import SampleConfig, to_dict
 from duovox.contracts import ConfigError, DataError, GenerationError, OutputError
-from duovox.files import claimed, differences, write_whole
+from duovox.files import claimed, differences, safe_name, write_whole
 from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
 from duovox.voice import Clip, Duovox, VocoderName
@@ -44,13 +44,8 @@ class Request(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """Where its clip lies below the folder: <label>/<seed>.wav, or <seed>.wav without a label."""
-        return Path(folder_name(self.label) if self.label is not None else "", f"{self.seed}.wav")
-
-
-def folder_name(label: str) -> str:
-    """A label as the name of one visible folder: separators, control characters, % and a leading dot as in addresses (%2F)."""
-    return re.sub(r"[%/\\\x00-\x1f\x7f]|^\.", lambda found: f"%{ord(found[0]):02X}", label)
+        """Where its clip lies below the folder: <label>/<seed>.wav (the label by `safe_name`), or <seed>.wav without one."""
+        return Path(safe_name(self.label) if self.label is not None else "", f"{self.seed}.wav")
 
 
 def make_plan(labels: Sequence[str | None], n: int, first: int = 0) -> tuple[Request, ...]:

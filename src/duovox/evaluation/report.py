@@ -7,7 +7,6 @@ labels beside it, as JSON or Markdown.
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-import duovox
 from duovox.contracts import DataError, ShapeError
 from duovox.data import Features, open_features
 from duovox.evaluation import metrics
@@ -27,6 +24,7 @@ from duovox.evaluation.clips import Clips, read_clips
 from duovox.evaluation.judge import CLIP_SAMPLES, Judge, Scores, as_floats
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import Reference, reference_scores
+from duovox.provenance import versions
 from duovox.sound.audio import fit_length
 
 RESAMPLES = 200
@@ -193,7 +191,7 @@ def evaluate(
     notes = clips.notes + ((f"{unlabelled} clips have no label, accuracy is that of the others",) if 0 < unlabelled < len(chosen) else ())
     named = (scoring.quality.name, scoring.quality.about) if scoring.quality else ("", "")
     origin = (judge.kind, judge.digest, features.digest, len(train.features))
-    return Report(tuple(rows), *origin, scoring.seed, notes, _versions(), scoring.command, *named)
+    return Report(tuple(rows), *origin, scoring.seed, notes, versions(), scoring.command, *named)
 
 
 def label_mix(meant: NDArray[np.int64], train: NDArray[np.int64], labels: int) -> NDArray[np.int64]:
@@ -300,10 +298,6 @@ def require_enough(count: int, dimensions: int, fid: bool) -> None:
         raise DataError(f"FID with this judge needs at least {dimensions + 1} clips, got {count}; give more, or leave FID out")
     if count < 2:
         raise DataError(f"at least 2 clips are needed, got {count}")
-
-
-def _versions() -> dict[str, str]:
-    return {"duovox": duovox.__version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
 
 
 def _figure(value: float | None, digits: int) -> str:
