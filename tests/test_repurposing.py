@@ -19,12 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from duovox import repurposing
 from duovox.classifiers.loading import Loaded, load_network
 from duovox.config import MelInput, Recipe, SampleConfig, TapConfig, WaveInput, read_recipe
 from duovox.contracts import BundleError, ClassifierError, ConfigError, DataError, TrainingError
 from duovox.data import open_features, prepare, relabelled, which_split
-from duovox.repurposing import Repurposed, repurpose
+from duovox.repurposing import Repurposed, building, repurpose
 from duovox.runs import features_for
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.classifier import ClassifierTraining
@@ -105,7 +104,7 @@ def tiny_vocoder(recipe: Recipe) -> ISTFTNet:
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without trying torch.export, which takes a second: the module then is for its owner alone to give again."""
-    monkeypatch.setattr(repurposing, "export_bytes", lambda *_: None)
+    monkeypatch.setattr(building, "export_bytes", lambda *_: None)
 
 
 HOOKS = sorted(name for name in vars(nn.Module()) if "hook" in name)
@@ -482,7 +481,7 @@ def test_untouched_when_repurposing_fails(tiny_recipe: Recipe, monkeypatch: pyte
         assert snapshot(network) == before
     for name in ("candidates", "export_bytes", "_with_classifier"):
         with monkeypatch.context() as patch:
-            patch.setattr(repurposing, name, lambda *_: (_ for _ in ()).throw(StopError))
+            patch.setattr(building, name, lambda *_: (_ for _ in ()).throw(StopError))
             with pytest.raises(StopError):
                 repurpose(network, WORDS, MEL, recipe=tiny_recipe)
         assert snapshot(network) == before

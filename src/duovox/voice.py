@@ -6,6 +6,7 @@ labels at once; `calibrate` fits how far the classifier is believed at each nois
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -109,7 +110,7 @@ class Duovox:
     def listen(self, sound: str | Path | BinaryIO | NDArray[Any] | Sequence[float], rate: int | None = None) -> Heard:
         """As `classify`, with the log-mel of the part that counts, and what was cut."""
         mel = self.config.recipe.mel
-        if isinstance(sound, str | Path) or hasattr(sound, "read"):
+        if isinstance(sound, str | Path | io.IOBase):
             excerpt = read_excerpt(sound, mel.sample_rate, mel.clip_samples)
         else:
             excerpt = hear(as_sound(sound, rate if rate is not None else mel.sample_rate), mel.sample_rate, mel.clip_samples)

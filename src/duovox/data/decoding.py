@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from duovox.config import MelConfig, to_dict, to_json
 from duovox.contracts import DataError, OutputError
 from duovox.data.features import FORMAT, FULL_SCALE, Manifest, Statistics, features_of, whole_manifest
+from duovox.data.lists import Split
 from duovox.data.sources import SPLITS, Scan, Source, check_counts, relative_name, scan
 from duovox.data.storage import ArrayWriter, built_beside
 from duovox.progress import progress as shown
@@ -176,7 +177,7 @@ def _manifest(found: Scan, decoded: _Decoded, inputs: str, mel: MelConfig) -> Ma
     )
 
 
-def _thin_splits(labels: Sequence[str], counted: Counter[tuple[str, str]]) -> Iterator[str]:
+def _thin_splits(labels: Sequence[str], counted: Mapping[tuple[str, Split], int]) -> Iterator[str]:
     """Which splits have no clips at all, or none of some label."""
     for split in ("validation", "test"):
         missing = [label for label in labels if not counted[label, split]]

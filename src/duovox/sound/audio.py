@@ -86,7 +86,7 @@ def decode_sound(file: BinaryIO, max_seconds: float = MAX_SECONDS) -> Sound:
         raise _unreadable(error) from None
 
 
-class _Stream(soundfile.SoundFile):
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """A sound file read from its start to its end. Not seekable: soundfile seeks after each read, which fails for unknown lengths."""
 
     def seekable(self) -> bool:
