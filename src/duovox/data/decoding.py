@@ -22,6 +22,7 @@ from tqdm import tqdm
 from duovox.config import MelConfig, to_dict, to_json
 from duovox.contracts import DataError, OutputError
 from duovox.data.features import FORMAT, FULL_SCALE, Manifest, Statistics, features_of, whole_manifest
+from duovox.data.lists import Split
 from duovox.data.sources import SPLITS, Scan, Source, check_counts, relative_name, scan
 from duovox.data.storage import ArrayWriter, built_beside
 from duovox.progress import progress as shown
@@ -176,9 +177,9 @@ def _manifest(found: Scan, decoded: _Decoded, inputs: str, mel: MelConfig) -> Ma
     )
 
 
-def _thin_splits(labels: Sequence[str], counted: Counter[tuple[str, str]]) -> Iterator[str]:
+def _thin_splits(labels: Sequence[str], counted: Counter[tuple[str, Split]]) -> Iterator[str]:
     """Which splits have no clips at all, or none of some label."""
-    for split in ("validation", "test"):
+    for split in SPLITS[1:]:
         missing = [label for label in labels if not counted[label, split]]
         if len(missing) == len(labels):
             yield f"the {split} split is empty: add clips of more speakers, or name some in the split lists"
