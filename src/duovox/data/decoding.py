@@ -179,7 +179,7 @@ def _manifest(found: Scan, decoded: _Decoded, inputs: str, mel: MelConfig) -> Ma
 
 def _thin_splits(labels: Sequence[str], counted: Mapping[tuple[str, Split], int]) -> Iterator[str]:
     """Which splits have no clips at all, or none of some label."""
-    for split in ("validation", "test"):
+    for split in SPLITS[1:]:
         missing = [label for label in labels if not counted[label, split]]
         if len(missing) == len(labels):
             yield f"the {split} split is empty: add clips of more speakers, or name some in the split lists"
