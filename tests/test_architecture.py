@@ -108,13 +108,38 @@ def test_the_entry_point_imports_the_command_line_alone() -> None:
     assert own_imports("__main__.py") == {"cli.py"}
 
 
-@pytest.mark.parametrize(
-    "module", ["diffusion/sampler.py", "diffusion/guidance.py", "diffusion/noise.py", "sound/mel.py", "diffusion/taps.py"]
-)
-def test_the_mathematics_knows_no_model_and_no_files(module: str) -> None:
-    assert own_imports(module) <= {"contracts.py", "config/__init__.py", "diffusion/noise.py"}
+@pytest.mark.parametrize("module", ["sound/mel.py", *(name for name in NAMED if name.startswith("diffusion/"))])
+def test_the_mathematics_knows_no_model_no_sound_and_no_files(module: str) -> None:
+    assert all(file in ("contracts.py", "config/__init__.py") or file.startswith("diffusion/") for file in own_imports(module))
     outside = {name.split(".")[0] for name in imported_names(module)} - {"duovox"}
     assert outside <= {"__future__", "collections", "contextlib", "dataclasses", "functools", "itertools", "math", "torch", "typing"}
+
+
+def test_no_other_room_asks_whose_classifier_it_is() -> None:
+    """What differs between ours and someone else's is said by `TappedClassifier`, not asked of its class."""
+    asking = re.compile(r"isinstance\([^)]*(ExternalClassifier|EncoderClassifier)")
+    found = [module for module in MODULES if asking.search((SOURCE / module).read_text(encoding="utf-8"))]
+    assert [module for module in found if not module.startswith("classifiers/")] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_file_is_too_long_to_read(module: str) -> None:
+    assert len((SOURCE / module).read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_the_public_object_loads_no_trainer_and_no_judge() -> None:
+    """In a fresh interpreter: who speaks and listens needs neither trainings nor evaluation."""
+    code = "import sys; from duovox import Duovox; print(*(name for name in sys.modules if name.startswith('duovox.')))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    rooms = {name.split(".")[1] for name in result.stdout.split()}
+    assert "voice" in rooms and not rooms & {"training", "evaluation", "experiments", "repurposing", "serve", "commands"}
+    assert "duovox.sound.vocoder.discriminators" not in result.stdout.split()
+
+
+def test_the_package_lists_its_public_names_and_no_others() -> None:
+    import duovox
+
+    assert dir(duovox) == sorted(duovox.__all__) and all(getattr(duovox, name) is not None for name in dir(duovox))
 
 
 @pytest.mark.parametrize("module", ["contracts", "config", "cli"])

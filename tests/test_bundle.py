@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from duovox import bundle
 from duovox import bundle as module
-from duovox.bundle import Bundle, git_revision, read_bundle, write_bundle
+from duovox.bundle import Bundle, locate, read_bundle, write_bundle
 from duovox.config import Calibration
 from duovox.contracts import BundleError, OutputError
 from duovox.sound.vocoder.istft_net import ISTFTNet
-from duovox.voice import Duovox, locate
+from duovox.voice import Duovox
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -165,6 +167,12 @@ def test_a_config_that_is_no_json_object(copy: Path, text: bytes) -> None:
         (lambda config: config.update(labels=[]), "labels"),
         (lambda config: config.update(labels=["high", "high", "mid"]), "labels"),
         (lambda config: config.update(labels="abc"), "labels"),
+        (lambda config: config.update(labels=["high", "", "mid"]), "labels: '' cannot be a label, it is empty"),
+        (lambda config: config.update(labels=["high", " ", "mid"]), "labels: ' ' cannot be a label, it is empty"),
+        (lambda config: config.update(labels=["high", "lo\0w", "mid"]), r"it holds the character \x00"),
+        (lambda config: config.update(labels=["high", "low\n", "mid"]), r"it holds the character \n"),
+        (lambda config: config.update(labels=["high", "low\u2028", "mid"]), r"it holds the character \u2028"),
+        (lambda config: config.update(labels=["high", "..", "mid"]), "'..' cannot be a label, it is no name"),
         (lambda config: config["recipe"].update(widths=3), "widths"),
         (lambda config: config["recipe"]["mel"].update(hop_length="256"), "hop_length"),
         (lambda config: config["recipe"]["noise"].update(sigma_data=-1), "sigma_data"),
@@ -382,5 +390,33 @@ def test_a_bundle_is_as_readable_as_any_other_folder(tiny_bundle: Bundle, tmp_pa
     assert (tmp_path / "b").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
-def test_the_revision_is_one_word() -> None:
-    assert len(git_revision().split()) == 1
+# where bundles are
+
+
+def test_a_name_is_a_bundle_in_the_package(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever folders there are where one stands; `./name` is such a folder."""
+    package = tmp_path / "package"
+    (package / "bundles").mkdir(parents=True)
+    (package / "bundles" / "other").symlink_to(bundle_folder)
+    monkeypatch.setattr(bundle, "__file__", str(package / "bundle.py"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "third").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert locate("other") == package / "bundles" / "other"
+    assert locate("./other") == locate(Path("other")) == Path("other")
+    assert locate("third") == Path("third")
+    for name in ("", ".."):
+        with pytest.raises(BundleError):
+            Duovox.from_pretrained(name)
+    with pytest.raises(BundleError, match=r"no bundle at nothing; .* in the package: other$"):
+        locate("nothing")
+
+
+def test_the_hub_is_asked_for_owner_and_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(BundleError, match=r"pip install 'duovox\[hub\]'"):
+        locate("owner/name")
+    for source in ("a/b/c", "./name", "/owner/name", Path("owner/name")):
+        with pytest.raises(BundleError, match="no bundle at"):
+            locate(source)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from duovox import __version__, provenance
-from duovox.provenance import digest_of, machine, machines, note_machine, versions
+from duovox.provenance import digest_of, git_revision, machine, machines, note_machine, versions
 
 CPU = torch.device("cpu")
 
@@ -39,3 +39,7 @@ def test_machines_are_noted_once_each(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(provenance, "machine", lambda _, name=name: name)
         note_machine(path, CPU)
     assert machines(path) == ["small", "large"]
+
+
+def test_the_revision_is_one_word() -> None:
+    assert len(git_revision().split()) == 1

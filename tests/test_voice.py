@@ -13,18 +13,18 @@ import torch
 from conftest import TONES, tone
 
 from duovox import Clip, Duovox
-from duovox import voice as module
 from duovox.assemble import assemble
 from duovox.bundle import Bundle
-from duovox.config import Recipe, SampleConfig, TrainConfig
+from duovox.config import MelConfig, Recipe, SampleConfig, TrainConfig
 from duovox.contracts import AudioError, BundleError, ConfigError, GenerationError, LabelError, OutputError
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
 from duovox.diffusion.sampling import SeededNoise
 from duovox.guides import LabelGuide
 from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
+from duovox.sound.mel import LogMel
 from duovox.training.start import start_training
-from duovox.voice import locate, loudest_part
+from duovox.voice import MAX_LOG_MEL, fault_of, refuse_faulty
 
 CPU = torch.device("cpu")
 
@@ -60,37 +60,6 @@ def test_a_folder_opens(bundle_folder: Path, voice: Duovox) -> None:
         opened = Duovox.from_pretrained(source)
         assert opened.labels == tuple(TONES) == voice.labels
         assert opened.config.recipe == voice.config.recipe
-
-
-def test_a_name_is_a_bundle_in_the_package(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever folders there are where one stands; `./name` is such a folder."""
-    package = tmp_path / "package"
-    (package / "bundles").mkdir(parents=True)
-    (package / "bundles" / "other").symlink_to(bundle_folder)
-    monkeypatch.setattr(module, "__file__", str(package / "duovox.py"))
-    (tmp_path / "other").mkdir()
-    (tmp_path / "third").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert locate("other") == package / "bundles" / "other"
-    assert locate("./other") == locate(Path("other")) == Path("other")
-    assert locate("third") == Path("third")
-    for name in ("", ".."):
-        with pytest.raises(BundleError):
-            Duovox.from_pretrained(name)
-    with pytest.raises(BundleError, match=r"no bundle at nothing; .* in the package: other$"):
-        locate("nothing")
-
-
-def test_the_hub_is_asked_for_owner_and_name_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(BundleError, match=r"pip install 'duovox\[hub\]'"):
-        locate("owner/name")
-    for source in ("a/b/c", "./name", "/owner/name", Path("owner/name")):
-        with pytest.raises(BundleError, match="no bundle at"):
-            locate(source)
 
 
 def test_saving_and_opening_again_changes_nothing(voice: Duovox, bundle_folder: Path, tmp_path: Path) -> None:
@@ -132,6 +101,22 @@ def test_of_a_longer_sound_the_loudest_part_is_heard(taught: Duovox) -> None:
     assert heard["mid"] > 0.5 and taught.classify(other)["high"] > 0.5
 
 
+def test_what_was_cut_is_said(voice: Duovox, tmp_path: Path) -> None:
+    word = np.concatenate([np.zeros(8000, np.float32), tone("mid", 2), np.zeros(20000, np.float32)])
+    (note,) = voice.listen(word).notes
+    assert note == "lasts 1.99 s, the loudest 0.24 s from 0.5 s on counts"
+    assert voice.listen(tone("mid", 2)).notes == ()
+    cancelling = np.stack([tone("mid", 2), -tone("mid", 2)], 1)
+    assert voice.listen(cancelling).notes == ("its 2 channels cancel, channel 1 counts alone",)
+    assert voice.classify(cancelling) == pytest.approx(voice.classify(tone("mid", 2)), abs=1e-6)
+
+
+def test_an_open_file_is_heard_as_one_with_a_name(voice: Duovox, tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.flac", tone("mid", 2), 16000)
+    with path.open("rb") as file:
+        assert voice.classify(file) == voice.classify(path)
+
+
 def test_the_mel_of_what_was_heard(voice: Duovox) -> None:
     word = tone("mid", 2)
     heard = voice.listen(np.concatenate([np.zeros(2000, np.float32), word, np.zeros(5000, np.float32)]))
@@ -143,7 +128,7 @@ def test_the_mel_of_what_was_heard(voice: Duovox) -> None:
 def test_a_shorter_sound_is_followed_by_silence(voice: Duovox) -> None:
     word = tone("mid", 2)[:1000]
     assert voice.classify(word) == voice.classify(np.concatenate([word, np.zeros(500, np.float32)]))
-    assert set(voice.classify([0.5])) == set(TONES)
+    assert set(voice.classify([0.5, -0.5])) == set(TONES)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +138,9 @@ def test_a_shorter_sound_is_followed_by_silence(voice: Duovox) -> None:
         (".", None, "folder"),
         ([], 16000, "no samples"),
         ([0.0, math.nan], 16000, "not finite"),
+        (np.zeros(9000), 16000, "is silent"),
+        (np.full(9000, 0.3), 16000, "is silent"),
+        (tone("mid", 2) * 2**15, 16000, "another scale .*full scale is 1"),
         ([0.1] * 16000, 0, "sample rate"),
         ([0.1] * 16000, math.nan, "sample rate"),
         (np.zeros((2, 2, 2)), 16000, "shape"),
@@ -173,21 +161,11 @@ def test_a_trained_classifier_hears_what_it_was_taught(taught: Duovox) -> None:
         assert max(heard, key=heard.__getitem__) == label and heard[label] > 0.5
 
 
-def test_the_loudest_part_is_the_known_one() -> None:
-    wave = np.zeros(100, np.float32)
-    wave[40:43] = [1, -3, 1]
-    wave[80] = 3
-    assert loudest_part(wave, 3).tolist() == [1, -3, 1]
-    assert loudest_part(wave, 41).sum() == 2  # holds both: 40..80
-    assert loudest_part(wave, 100) is wave and loudest_part(wave, 200) is wave
-    assert loudest_part(np.zeros(10, np.float32), 4).shape == (4,)
-
-
 # speaking
 
 
 def test_clips_say_what_they_are(voice: Duovox) -> None:
-    clips = voice.generate("mid", 3, seed=5, steps=2, gamma=1.5)
+    clips = voice.generate("mid", 3, seed=5, steps=2, gamma=1.5, keep_faulty=True)
     assert [clip.seed for clip in clips] == [5, 6, 7]
     for clip in clips:
         assert clip.wave.shape == (3840,) and clip.wave.dtype == np.float32 and clip.rate == 16000
@@ -369,11 +347,33 @@ def test_a_gamma_that_runs_off_is_one_error(voice: Duovox, gamma: float, sampler
         voice.generate("low", gamma=gamma, sampler=sampler)
 
 
+def test_what_a_listener_would_call_noise_has_a_fault() -> None:
+    """Louder than a full-scale tone, at full scale for more than a twentieth, or silent; a full-scale tone itself is none of these."""
+    time = np.arange(16000) / 16000
+    sine, quiet = np.sin(2 * np.pi * 440 * time).astype(np.float32), np.full((80, 64), -5.0, dtype=np.float32)
+    tone = LogMel(MelConfig())(torch.from_numpy(sine)[None])[0, 0].numpy()
+    assert fault_of(sine, tone) == "" == fault_of(0.01 * sine, quiet)
+    assert 2 < tone.max() < 3 and fault_of(sine, tone + 1) == f"its log-mel reaches {tone.max() + 1:.1f}, louder than a full-scale tone"
+    assert fault_of(np.clip(1.1 * sine, -1, 1), quiet) == "28% of its samples are at full scale"
+    assert fault_of(1e-5 * sine, quiet) == "it is silent"
+
+
+def test_clips_that_ran_off_are_counted_and_the_others_stand(voice: Duovox) -> None:
+    clips = voice.generate_batch([("low", 0), ("low", 1)], voice.settings(gamma=0.0))
+    assert [clip.fault for clip in clips] == ["", ""]
+    faulty = dataclasses.replace(clips[1], fault="it is silent")
+    with pytest.raises(
+        GenerationError, match=r"1 of 2 clips ran off to no speech \(seed 1: it is silent\) with heun, 3 steps and gamma 0;"
+    ):
+        refuse_faulty([clips[0], faulty])
+    refuse_faulty(clips)
+
+
 def test_a_mel_beyond_all_sound_is_cut_before_the_vocoder(tiny_bundle: Bundle) -> None:
     """A scale that turns the model's mels into impossible loudness and impossible quiet."""
     config = dataclasses.replace(tiny_bundle.config, mel_scale=dataclasses.replace(tiny_bundle.config.mel_scale, scale=50.0))
-    (clip,) = Duovox(dataclasses.replace(tiny_bundle, config=config)).generate(None)
-    assert clip.log_mel.min() == pytest.approx(math.log(1e-5)) and clip.log_mel.max() == module.MAX_LOG_MEL
+    (clip,) = Duovox(dataclasses.replace(tiny_bundle, config=config)).generate(None, keep_faulty=True)
+    assert clip.log_mel.min() == pytest.approx(math.log(1e-5)) and clip.log_mel.max() == MAX_LOG_MEL
     assert np.isfinite(clip.wave).all() and np.abs(clip.wave).max() <= 1
 
 

@@ -7,13 +7,14 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from duovox.bundle import FORMAT, Bundle, BundleConfig, git_revision
+from duovox.bundle import FORMAT, Bundle, BundleConfig
 from duovox.classifiers.frozen import fingerprint
 from duovox.classifiers.loading import needs
 from duovox.config import ExternalConfig, Recipe
 from duovox.contracts import BundleError
 from duovox.files import differences
 from duovox.model import build_model
+from duovox.provenance import git_revision
 from duovox.runs import Part, classifier_folder, fill_classifier, read_weights, recipe_of_part, scale_of
 from duovox.sound.vocoder.istft_net import ISTFTNet
 

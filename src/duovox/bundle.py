@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,10 +24,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from duovox.classifiers.loading import rebuild_network
-from duovox.config import Calibration, MelConfig, MelScale, Recipe, from_dict, to_dict, to_json
+from duovox.config import Calibration, MelConfig, MelScale, Recipe, check_labels, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, DuovoxError, OutputError
 from duovox.model import ScoreModel, build_classifier, build_external, build_model
 from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.text import read_text
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
@@ -52,8 +52,7 @@ class BundleConfig:
     calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self) -> None:
-        if not self.labels or len(set(self.labels)) < len(self.labels):
-            raise ConfigError(f"labels must be different names, at least one, not {list(self.labels)}")
+        check_labels("labels", self.labels)
         for name in ("origin", "scores", "digests"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{name}: expected a table, got {getattr(self, name)!r}")
@@ -123,7 +122,7 @@ def _read_config(folder: Path) -> BundleConfig:
     if not path.is_file():
         raise BundleError(f"{folder} is no duovox bundle: it has no config.json")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
         version = data.get("format") if isinstance(data, dict) else None
         if not (isinstance(version, int) and version in READABLE_FORMATS) or isinstance(version, bool):
             raise BundleError(f"{path} has bundle format {version!r}, duovox reads formats up to {FORMAT}; use a matching version")
@@ -279,14 +278,30 @@ def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str], exac
     return save(tensors, metadata or None)
 
 
-def git_revision() -> str:
-    """The revision of the source tree duovox runs from, with `+` if it has uncommitted changes, or `unknown`."""
-    here = Path(__file__).parent
+def locate(source: str | Path) -> Path:
+    """The folder of a bundle given by name, folder or hub id, tried in this order. Raises `BundleError`.
 
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    A name in the package comes first, so that the default bundle does not depend on where one stands; `./name` is the folder.
+    """
+    packaged = Path(__file__).parent / "bundles"
+    names = sorted(p.name for p in packaged.iterdir() if p.is_dir()) if packaged.is_dir() else []
+    if source in names:
+        return packaged / source
+    if Path(source).is_dir():
+        return Path(source)
+    if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):
+        return _fetch_from_hub(source)
+    raise BundleError(
+        f"no bundle at {source}; give a bundle folder, a hub id owner/name, or one of those in the package: {', '.join(names) or 'none'}"
+    )
 
+
+def _fetch_from_hub(source: str) -> Path:
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise BundleError(f"no folder {source}; to fetch it from the hub: pip install 'duovox[hub]'") from None
+    try:
+        return Path(snapshot_download(source, allow_patterns=list(FILES)))
+    except Exception as error:  # the hub client raises many kinds; each means that there is no bundle to open
+        raise BundleError(f"no folder {source}, and the hub did not give it: {str(error).splitlines()[0]}") from None

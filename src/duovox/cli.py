@@ -11,6 +11,7 @@ import sys
 
 import tyro
 
+from duovox import __version__
 from duovox.commands.data import fetch, prepare
 from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
@@ -18,6 +19,7 @@ from duovox.commands.serving import serve
 from duovox.commands.speaking import classify, generate
 from duovox.commands.training import bundle, calibrate, train
 from duovox.contracts import DuovoxError
+from duovox.text import printable
 
 app = tyro.extras.SubcommandApp()
 data_app = tyro.extras.SubcommandApp()
@@ -42,13 +44,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments == ["--version"]:
+        print(f"duovox {__version__}")
+        return 0
     try:
         try:
             app.cli(prog="duovox", description="One speech classifier, two jobs: it recognises words and speaks them.", args=arguments)
         finally:
             sys.stdout.flush()
     except DuovoxError as error:
-        print(f"duovox: {error}", file=sys.stderr)
+        print(f"duovox: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("duovox: interrupted", file=sys.stderr)
@@ -57,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # what the file system says to a path of the user's, where no part of ours says it better
-        print(f"duovox: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"duovox: {printable(f'{error.strerror or error}{where}')}", file=sys.stderr)
         return 1
     return 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from duovox.bundle import Bundle, BundleConfig, read_bundle
+from duovox.bundle import Bundle, BundleConfig, locate, read_bundle
 from duovox.classifiers.loading import needs
 from duovox.config import Recipe, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError, GuideAt
@@ -16,7 +16,6 @@ from duovox.model import ScoreModel, build_classifier, build_model
 from duovox.runs import features_for
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.classifier import REPORT_SIGMAS, accuracy_by_sigma
-from duovox.voice import locate
 
 
 def describe(what: str, data: Path | None = None, trust_code: bool = False) -> dict[str, Any]:

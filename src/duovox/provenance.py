@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -54,3 +55,16 @@ def note_machine(path: Path, device: torch.device) -> None:
 def machines(path: Path) -> list[str]:
     """The machines noted in a file."""
     return list(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else []
+
+
+def git_revision() -> str:
+    """The revision of the source tree duovox runs from, with `+` if it has uncommitted changes, or `unknown`."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

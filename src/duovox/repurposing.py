@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from duovox.assemble import assemble
-from duovox.bundle import CODE_FILES, read_bundle
+from duovox.bundle import CODE_FILES, locate, read_bundle
 from duovox.classifiers.discovery import Candidate, candidates, choose, resolve
 from duovox.classifiers.external import ExternalClassifier, call_network, pick_logits
 from duovox.classifiers.front_end import WaveFrontEnd, build_front_end
@@ -33,7 +33,7 @@ from duovox.runs import features_for, read_weights, recipe_of_part, scale_of_dat
 from duovox.sound.mel import unscale_mel
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.start import start_training
-from duovox.voice import Duovox, locate
+from duovox.voice import Duovox
 
 AS_IT_CAME: dict[str, Any] = {"guide_at": "estimate", "gamma": 10.0, "guidance_low": 0.2, "guidance_high": 10.0}
 """Default guidance by a classifier that never met noise: harder than usual, and only where the estimate is a word but not yet done.

@@ -25,7 +25,8 @@ from duovox.classifiers.front_end import (
 )
 from duovox.config import MelConfig, MelInput, VocoderConfig, WaveInput
 from duovox.contracts import ConfigError, ShapeError
-from duovox.sound.audio import fit_length, read_audio
+from duovox.sound.audio import read_audio
+from duovox.sound.hearing import fit_length
 from duovox.sound.mel import LogMel
 from duovox.sound.vocoder.istft_net import ISTFTNet
 

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from duovox import cli
 from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, OutputError, ShapeError
 from duovox.evaluation.judge import CompactJudge, Judge, ResNeXt29, build_network, judge_mel
-from duovox.sound.audio import fit_length, read_audio
+from duovox.sound.audio import read_audio
+from duovox.sound.hearing import fit_length
 
 LABELS = ("no", "yes", "maybe")
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from duovox.config import MelConfig
-from duovox.contracts import AudioError, DataError, LabelError
+from duovox.contracts import DataError, LabelError
 from duovox.data import Features, Statistics, prepare
 from duovox.evaluation import reference
-from duovox.evaluation.clips import Clips, read_clips
+from duovox.evaluation.clips import Clips
 from duovox.evaluation.judge import Judge, Scores, build_network
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import reference_scores
@@ -152,40 +152,6 @@ def test_features_of_another_rate_or_without_a_split_are_refused(judge: Judge, f
         reference_scores(judge, dataclasses.replace(features, mel=MelConfig(sample_rate=22050)), "test")
     with pytest.raises(DataError, match="the test split of these features has 0 clips"):
         reference_scores(judge, dataclasses.replace(features, split=np.full(72, "train")), "test")
-
-
-def test_a_folder_of_anyones_clips(tmp_path: Path) -> None:
-    tone = tones(np.array([0]))[0]
-    write_audio(tmp_path / "low" / "a.wav", np.pad(tone, (0, 12000)), 16000, parents=True)
-    write_audio(tmp_path / "high" / "b.flac", np.resize(tone, 30000), 22050, parents=True)
-    write_audio(tmp_path / "c.ogg", tone, 16000)
-    write_audio(tmp_path / "d.wav", tone, 16000)
-    (tmp_path / "d.json").write_text('{"label": "middle", "seed": 3}')
-    (tmp_path / "low" / "notes.txt").write_text("no sound")
-    clips = read_clips(tmp_path, LABELS)
-    assert clips.waves.shape == (4, 16000) and clips.labels == (None, "middle", "high", "low")
-    assert clips.notes == (
-        "1 clips were resampled from 22050 to 16000 Hz",
-        "2 clips shorter than 16000 samples were padded with silence at their end",
-        "1 clips longer than 16000 samples were cut at their end",
-    )
-
-
-def test_bad_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
-        read_clips(tmp_path / "nowhere", LABELS)
-    with pytest.raises(DataError, match="no clips to judge"):
-        read_clips(tmp_path, LABELS)
-    write_audio(tmp_path / "seven" / "a.wav", tones(np.array([0]))[0], 16000, parents=True)
-    with pytest.raises(LabelError, match="does not know the label 'seven'; it knows low, middle, high"):
-        read_clips(tmp_path, LABELS)
-    (tmp_path / "seven" / "a.json").write_text('{"label": "low"')
-    with pytest.raises(DataError, match="cannot be read as JSON"):
-        read_clips(tmp_path, LABELS)
-    (tmp_path / "seven" / "a.json").write_text('{"label": "low"}')
-    (tmp_path / "seven" / "b.wav").write_text("not sound")
-    with pytest.raises(AudioError, match=r"b\.wav"):
-        read_clips(tmp_path, ("seven", *LABELS))
 
 
 def test_a_folder_is_evaluated_from_files_alone(judge: Judge, tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import io
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import soundfile
+from conftest import tone
 from starlette.testclient import TestClient
 
 from duovox import Duovox
@@ -74,3 +79,26 @@ def ask(app: Any, path: str, body: AsyncIterator[bytes], **headers: str) -> Answ
 
     asyncio.run(app(scope, receive, send))
     return answer
+
+
+def generate(client: TestClient, **wanted: Any) -> dict[str, Any]:
+    response = client.post("/v1/generate", json=wanted)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def wave_of(clip: dict[str, Any]) -> np.ndarray:
+    samples, rate = soundfile.read(io.BytesIO(base64.b64decode(clip["audio"])), dtype="float32")
+    assert rate == clip["rate"] and len(samples) / rate == clip["seconds"]
+    return np.asarray(samples)
+
+
+def mel_of(picture: dict[str, Any]) -> np.ndarray:
+    levels = np.frombuffer(base64.b64decode(picture["data"]), np.uint8).reshape(picture["rows"], picture["columns"])
+    return picture["low"] + (picture["high"] - picture["low"]) * levels / 255
+
+
+def sound(label: str = "low", kind: str = "WAV", rate: int = 16000, samples: int = 3840) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, tone(label, 1, samples), rate, format=kind)
+    return file.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import re
@@ -10,16 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from serving import wait_until
 
 from duovox.cli import main
@@ -145,82 +140,3 @@ def test_it_is_said_where_it_listens(caplog: pytest.LogCaptureFixture) -> None:
     with run.listen("::1", 0) as listener, caplog.at_level(logging.INFO):
         run._announce(listener, ServeConfig(host="::1"))
     assert re.fullmatch(r"listening on http://\[::1\]:\d+/", caplog.messages[0]) and len(caplog.messages) == 1
-
-
-# clients that dawdle
-
-
-async def endless(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with 64 megabytes, or with one byte to /short."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    for _ in range(0 if scope["path"] == "/short" else 64):
-        await send({"type": "http.response.body", "body": bytes(2**20), "more_body": True})
-    await send({"type": "http.response.body", "body": b"."})
-
-
-@pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Of a server that is impatient."""
-    monkeypatch.setattr(run, "HEADER_SECONDS", 0.3)
-    monkeypatch.setattr(run, "UNREAD_SECONDS", 0.3)
-    config = run._settings(endless, ServeConfig())
-    config.lifespan, config.timeout_keep_alive = "off", 1
-    server = uvicorn.Server(config)
-    with run.listen("127.0.0.1", 0) as listener:
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
-        thread.start()
-        wait_until(lambda: server.started)
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        thread.join(10)
-
-
-def seconds_until_closed(client: socket.socket) -> float:
-    began = time.monotonic()
-    client.settimeout(10)
-    with contextlib.suppress(ConnectionResetError):
-        while client.recv(2**20):
-            pass
-    return time.monotonic() - began
-
-
-@pytest.mark.parametrize("before", [b"", b"GET /short HTTP/1.1\r\nHost: a\r\n\r\n"])
-@pytest.mark.parametrize("part", [b"", b"GET /short HTTP/1.1\r\nHost: a\r\nX: "])
-def test_headers_that_do_not_come_are_given_up(port: int, before: bytes, part: bytes) -> None:
-    """Of the first request or of a later one."""
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(before)
-        if before:
-            assert client.recv(1000).startswith(b"HTTP/1.1 200")
-        client.sendall(part)
-        assert 0.1 < seconds_until_closed(client) < 5
-
-
-def test_a_byte_now_and_then_helps_nobody(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        began = time.monotonic()
-        with contextlib.suppress(ConnectionError):
-            for byte in b"GET /short HTTP/1.1\r\nX: " + b"y" * 10000:
-                client.sendall(bytes([byte]))
-                time.sleep(0.02)
-        assert time.monotonic() - began < 5
-
-
-def test_an_answer_that_is_not_read_is_given_up(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        time.sleep(1.5)
-        got = 0
-        client.settimeout(10)
-        with contextlib.suppress(ConnectionResetError):
-            while part := client.recv(2**20):
-                got += len(part)
-        assert got < 60 * 2**20
-
-
-def test_who_does_not_dawdle_may_stay(port: int) -> None:
-    with httpx.Client() as client:
-        for _ in range(4):
-            assert client.get(f"http://127.0.0.1:{port}/short").content == b"."
-            time.sleep(0.2)
-        assert len(client.get(f"http://127.0.0.1:{port}/").content) == 64 * 2**20 + 1

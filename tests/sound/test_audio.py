@@ -16,7 +16,20 @@ from hypothesis import strategies as st
 from duovox.contracts import AudioError, OutputError
 from duovox.files import write_whole
 from duovox.sound import audio
-from duovox.sound.audio import Header, as_wave, decode_audio, encode_audio, fit_length, read_audio, read_header, write_audio
+from duovox.sound.audio import (
+    Header,
+    TooLongError,
+    UnreadableError,
+    as_wave,
+    decode_audio,
+    decode_sound,
+    encode_audio,
+    read_audio,
+    read_excerpt,
+    read_header,
+    write_audio,
+)
+from duovox.sound.hearing import SilentError
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 RATE = 16000
@@ -101,11 +114,24 @@ def test_refuses_an_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         read_audio(tmp_path / "a.wav", RATE)
 
 
-def test_refuses_ten_minutes_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decodes_no_more_of_ten_minutes_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(600 * 8000, np.int16), 8000)
-    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("decoded"))
-    with pytest.raises(AudioError, match="lasts 600 s, longer than the 60 s"):
+    read, frames = soundfile.SoundFile.read, []
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda self, *args, **more: frames.append(len(found := read(self, *args, **more))) or found
+    )
+    with pytest.raises(TooLongError, match=r"a\.wav: lasts longer than the 60 s allowed"):
         read_audio(tmp_path / "a.wav", RATE)
+    assert 60 * 8000 < sum(frames) <= 61 * 8000
+
+
+def test_a_small_file_that_gives_very_many_samples_is_stopped(tmp_path: Path) -> None:
+    """Silence of 8 channels at 655 kHz is a few kilobytes of FLAC a second."""
+    rate = 655350
+    soundfile.write(tmp_path / "a.flac", np.zeros((3 * rate, 8), np.int16), rate)
+    with pytest.raises(TooLongError, match="too many samples \\(8 channels at 655350 Hz\\)"):
+        read_audio(tmp_path / "a.flac", RATE, max_seconds=10)
+    assert len(read_audio(tmp_path / "a.flac", RATE, max_seconds=30)) == pytest.approx(3 * RATE, abs=1)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -164,15 +190,6 @@ def test_refuses_arrays_that_are_no_sound(samples: object, rate: float, words: s
         as_wave(samples, rate, RATE)
 
 
-@given(length=st.integers(1, 50), wanted=st.integers(0, 60))
-def test_fit_length_keeps_the_start_and_adds_zeros(length: int, wanted: int) -> None:
-    wave = np.arange(1, length + 1, dtype=np.float32)
-    fitted = fit_length(wave, wanted)
-    assert fitted.shape == (wanted,) and fitted.dtype == np.float32
-    np.testing.assert_array_equal(fitted[:length], wave[:wanted])
-    assert not fitted[length:].any()
-
-
 @settings(max_examples=20, deadline=None)
 @given(samples=st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=200), suffix=st.sampled_from([".wav", ".flac"]))
 def test_what_is_written_is_read_back(tmp_path_factory: pytest.TempPathFactory, samples: list[float], suffix: str) -> None:
@@ -187,17 +204,6 @@ def test_the_same_sound_gives_the_same_bytes(tmp_path: Path, suffix: str) -> Non
     second = write_audio(tmp_path / f"b{suffix}", tone(), RATE)
     assert first.read_bytes() == second.read_bytes()
     np.testing.assert_allclose(read_audio(first, RATE), tone(), atol=0.05)
-
-
-def test_ogg_serial_is_fixed_and_its_checksum_is_libsndfiles(tmp_path: Path) -> None:
-    """libsndfile draws the serial number at random and writes the checksum that ours must equal."""
-    soundfile.write(tmp_path / "a.ogg", tone(), RATE)
-    ogg = (tmp_path / "a.ogg").read_bytes()
-    end = 27 + ogg[26] + sum(ogg[27 : 27 + ogg[26]])
-    page = ogg[:22] + bytes(4) + ogg[26:end]
-    assert audio._ogg_checksum(page) == int.from_bytes(ogg[22:26], "little")
-    fixed = audio._with_fixed_serial(ogg)
-    assert fixed[14:18] == bytes(4) and len(fixed) == len(ogg)
 
 
 def test_refuses_unknown_suffix_and_names_the_known(tmp_path: Path) -> None:
@@ -264,3 +270,115 @@ def test_reads_real_recordings() -> None:
         wave = read_audio(path, RATE)
         assert 0.2 * RATE < len(wave) <= 1.01 * RATE
         assert 0.001 < np.abs(wave).max() < 1.2
+
+
+# as recorders write them
+
+
+def wav_bytes(riff: int | None = None, data: int | None = None, cut: int | None = None, tail: bytes = b"") -> bytes:
+    """A WAV file of `tone()` whose header claims these sizes, cut after so many bytes, with something behind the samples."""
+    file = io.BytesIO()
+    soundfile.write(file, tone(), RATE, format="WAV", subtype="PCM_16")
+    content = bytearray(file.getvalue())
+    assert content[36:40] == b"data" and len(content) == 44 + 2 * RATE
+    for place, size in ((4, riff), (40, data)):
+        if size is not None:
+            content[place : place + 4] = size.to_bytes(4, "little")
+    return bytes(content[:cut]) + tail
+
+
+def flac_bytes(frames: int | None = None, cut: int | None = None, tail: bytes = b"", seconds: float = 1.0) -> bytes:
+    """A FLAC file of `tone()` whose header claims so many frames (0: unknown, as from a stream)."""
+    file = io.BytesIO()
+    soundfile.write(file, tone(seconds), RATE, format="FLAC", subtype="PCM_16")
+    content = bytearray(file.getvalue())
+    if frames is not None:
+        content[18:26] = ((int.from_bytes(content[18:26], "big") >> 36 << 36) | frames).to_bytes(8, "big")
+    return bytes(content[:cut]) + tail
+
+
+UNKNOWN = 2**32 - 1
+LIST = b"LIST\x0c\0\0\0INFOISFT\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        wav_bytes(),
+        wav_bytes(0, 0),
+        wav_bytes(36, 0),
+        wav_bytes(UNKNOWN, UNKNOWN),
+        wav_bytes(2**31 - 1, 2**31 - 37),
+        wav_bytes(2**31 + 36, 2**31),
+        wav_bytes(36 + 2000, 2000),
+        wav_bytes(None, 2000),
+        wav_bytes(36 + 2000, None),
+        wav_bytes(36 + 64000, 64000),
+        wav_bytes(36 + 32000 + len(LIST), 32000, tail=LIST),
+        wav_bytes(tail=b"TAG" + bytes(125)),
+        flac_bytes(),
+        flac_bytes(0),
+        flac_bytes(2000),
+        flac_bytes(50000),
+        flac_bytes(2**36 - 1),
+        flac_bytes(tail=bytes(5000)),
+        flac_bytes(tail=b"TAG" + bytes(125)),
+    ],
+)
+def test_all_that_is_there_is_read_whatever_the_header_says(content: bytes) -> None:
+    sound = decode_sound(io.BytesIO(content))
+    assert sound.samples.shape == (RATE, 1) and sound.rate == RATE and not sound.broken
+    np.testing.assert_allclose(sound.samples[:, 0], tone(), atol=2**-14)
+
+
+def test_a_limit_holds_while_reading_whatever_the_header_says() -> None:
+    for content in (wav_bytes(0, 0), wav_bytes(36 + 2000, 2000), flac_bytes(0), flac_bytes(2000)):
+        with pytest.raises(TooLongError, match=r"^lasts longer than the 0.9 s allowed$"):
+            decode_sound(io.BytesIO(content), max_seconds=0.9)
+        assert len(decode_sound(io.BytesIO(content), max_seconds=1.0).samples) == RATE
+
+
+def test_of_a_file_that_breaks_off_the_part_that_is_there_is_heard() -> None:
+    wav = decode_sound(io.BytesIO(wav_bytes(cut=44 + 20001)))
+    np.testing.assert_allclose(wav.samples[:, 0], tone()[:10000], atol=2**-14)
+    for content in (flac_bytes(cut=-5000, seconds=3), flac_bytes(0, cut=-5000, seconds=3)):
+        flac = decode_sound(io.BytesIO(content))
+        assert flac.broken and len(flac.samples) > 1.5 * RATE
+        np.testing.assert_allclose(flac.samples[:, 0], tone(3)[: len(flac.samples)], atol=2**-14)
+    assert "breaks off" in read_excerpt(io.BytesIO(content), RATE, 100).treatment.notes()[0]
+
+
+@pytest.mark.parametrize("content", [wav_bytes(36, 0, cut=44), wav_bytes(0, 0, cut=44), wav_bytes(36 + len(LIST), 0, 44, LIST)])
+def test_a_header_alone_holds_no_samples(content: bytes) -> None:
+    with pytest.raises(AudioError, match="holds no samples"):
+        read_excerpt(io.BytesIO(content), RATE, RATE)
+
+
+def test_a_file_damaged_from_its_start_is_unreadable() -> None:
+    content = flac_bytes()
+    with pytest.raises(UnreadableError, match="is not sound that can be read"):
+        decode_sound(io.BytesIO(content[:100] + b"\x55" * (len(content) - 100)))
+
+
+def test_the_excerpt_of_a_file_is_its_loudest_second_and_errors_name_the_file(tmp_path: Path) -> None:
+    quiet = np.zeros(24000, np.float32)
+    path = write_audio(tmp_path / "late.flac", np.concatenate([quiet, tone()]), RATE)
+    found = read_excerpt(path, RATE, RATE)
+    np.testing.assert_allclose(found.wave, tone(), atol=2**-14)
+    assert found.treatment.start == 24000
+    with path.open("rb") as file:
+        assert np.array_equal(read_excerpt(file, RATE, RATE).wave, found.wave)
+    write_audio(tmp_path / "quiet.wav", quiet, RATE)
+    with pytest.raises(SilentError, match=r"quiet\.wav: is silent"):
+        read_excerpt(tmp_path / "quiet.wav", RATE, RATE)
+    (tmp_path / "link.wav").symlink_to(tmp_path / "gone.wav")
+    with pytest.raises(AudioError, match=r"link\.wav: is a broken link"):
+        read_excerpt(tmp_path / "link.wav", RATE, RATE)
+
+
+def test_an_error_about_a_strange_name_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a\nb\x1b[31m.wav"
+    path.write_bytes(b"")
+    with pytest.raises(AudioError) as caught:
+        read_audio(path, RATE)
+    assert str(caught.value).startswith(f"{tmp_path}/a\\nb\\x1b[31m.wav: is empty")

@@ -22,6 +22,7 @@ from duovox.diffusion.noise import precondition
 from duovox.diffusion.taps import first_tensor, recording
 from duovox.networks.base import TappedClassifier
 from duovox.networks.blocks import NoiseEmbedding
+from duovox.networks.layout import keep_default_layout
 from duovox.sound.mel import unscale_mel
 
 STEM = TapConfig("stem", "BCMT")
@@ -131,6 +132,7 @@ class ExternalClassifier(TappedClassifier):
         self.config, self.mel, self.scale, self.noise = config, mel, scale, noise
         self.stem = Squares(config.patch)
         self.front_end, self.network = front_end, network
+        keep_default_layout(network)
         self.modulation = NoiseModulation(self._tap_channels()) if config.conditioned and config.taps else None
         self.code: bytes | None = None
         self._recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())

@@ -1,12 +1,42 @@
-"""What several commands do with their options: times, and files that are not to be overwritten."""
+"""What several commands do with their options: settings of sampling, times, and files that are not to be overwritten."""
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import fields, make_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
+from tyro.conf import arg
+
+from duovox.config import SampleConfig
 from duovox.contracts import ConfigError, OutputError
+
+if TYPE_CHECKING:
+
+    class Sampling:
+        """The settings of sampling as options of a command: every field of `SampleConfig`, and the short form `interval`."""
+
+        def given(self) -> dict[str, Any]:
+            """What the user has set, for `SampleConfig.changed`."""
+            raise NotImplementedError
+
+else:
+
+    def _option(name: str, kind: Any, about: str) -> tuple[str, Any, None]:
+        return name, Annotated[kind | None, arg(help=about)], None
+
+    def _given(options: Any) -> dict[str, Any]:
+        return {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) is not None}
+
+    _kinds = get_type_hints(SampleConfig)
+    _options = [_option(f.name, _kinds[f.name], f.metadata["about"]) for f in fields(SampleConfig)]
+    _options.append(_option("interval", tuple[float, float], "Guide only at noise levels between these two sigmas."))
+    Sampling = make_dataclass("Sampling", _options, namespace={"given": _given}, frozen=True)
+
+SamplingOptions = Annotated[Sampling, arg(name="")]
+"""The type of a command's parameter that takes them as --gamma, --steps, ..."""
 
 
 def parse_seconds(text: str) -> float:

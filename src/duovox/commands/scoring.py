@@ -6,7 +6,7 @@ import json
 import math
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from duovox.commands.options import parse_seconds, refuse_existing
+from duovox.commands.options import Sampling, SamplingOptions, parse_seconds, refuse_existing
 from duovox.config import Recipe, read_recipe
 from duovox.contracts import ConfigError
 from duovox.experiments.options import Options
@@ -39,30 +39,6 @@ SECONDS = PrimitiveConstructorSpec[float](
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How a model's clips are sampled; what is left out is the model's own."""
-
-    gamma: float | None = None
-    """Strength of the guidance towards the label."""
-    steps: int | None = None
-    """Steps of the sampler."""
-    sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None
-    """Which sampler."""
-    interval: tuple[float, float] | None = None
-    """Guide only at noise levels between these two sigmas."""
-    schedule: Literal["constant", "early", "late"] | None = None
-    """How the strength of guidance runs: constant, early (fading as the noise goes) or late (growing)."""
-    guide_at: Literal["noised", "estimate"] | None = None
-    """Where the classifier is asked for the label, at the noised mel or at the estimate of the clean one."""
-
-    def changed(self) -> dict[str, Any]:
-        """What was given, by the names of `SampleConfig`."""
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        low, high = given.pop("interval", (None, None))
-        return given | ({"guidance_low": low, "guidance_high": high} if low is not None else {})
-
-
-@dataclass(frozen=True)
 class ExperimentOptions(Options):
     """`Options`, as words of a shell give them."""
 
@@ -76,7 +52,7 @@ def evaluate(
     data: Path,
     judge: Path | None = None,
     n: int | None = None,
-    sampling: Annotated[Sampling, arg(name="")] = Sampling(),
+    sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
     unconditional: bool = False,
     clips: Path | None = None,
     recipe: str | None = None,
@@ -101,7 +77,7 @@ def evaluate(
         data: Feature folder of the real recordings, made by `duovox data prepare`.
         judge: Weights of a judge trained on the same labels; the one in the package (zero..five) if left out.
         n: How many clips of each label a model makes, seeds 0, 1, ...; 50 if left out.
-        sampling: How they are sampled.
+        sampling: Settings of sampling, the model's own where left out.
         unconditional: Make as many clips in all, without labels.
         clips: Keep a model's clips in this folder, and go on with those there.
         recipe: The recipe of a folder of runs; `compact` if left out.
@@ -129,7 +105,7 @@ def evaluate(
     from duovox.evaluation.systems import Generation, evaluate_model, open_system
     from duovox.files import write_whole
 
-    wanted = Generation(50 if n is None else n, sampling.changed(), unconditional, batch)
+    wanted = Generation(50 if n is None else n, sampling.given(), unconditional, batch)
     system, place = open_system(what, recipe, trust_code), choose_device(device)
     measure = load_quality(quality) if quality else None
     exam = CasConfig(device=str(place)) if cas else None
@@ -147,7 +123,7 @@ def evaluate(
 
 def _refuse_generation(what: str, sampling: Sampling, others: dict[str, Any]) -> None:
     """Raise `ConfigError` for options of making clips, where the clips are there already."""
-    given = [f"--{name.replace('_', '-')}" for name, value in (others | asdict(sampling)).items() if value is not None]
+    given = [f"--{name.replace('_', '-')}" for name, value in (others | sampling.given()).items() if value is not None]
     if given:
         raise ConfigError(f"{what} is a folder of clips; {', '.join(given)} would be for a model that makes them")
 

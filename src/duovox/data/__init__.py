@@ -1,7 +1,8 @@
 """Recorded words as cached features: takes a folder of words, gives batches of log-mels, waves and labels to training."""
 
 from duovox.data.batches import Batch, Batches, gather, in_order
-from duovox.data.features import Features, Manifest, Statistics, narrowed, open_features, prepare, read_manifest, relabelled, restricted
+from duovox.data.decoding import prepare
+from duovox.data.features import Features, Manifest, Statistics, narrowed, open_features, read_manifest, relabelled, restricted
 from duovox.data.fetch import ARCHIVES, Archive, fetch, fetch_archive
 from duovox.data.noisy import add_background
 from duovox.data.sources import LABEL_SETS, SC09, SPLITS, Scan, Source, scan, speaker_of, which_split

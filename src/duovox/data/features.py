@@ -1,36 +1,29 @@
-"""Decode a data set once: takes the clips of `sources`, gives memory-mapped waves and log-mels to `batches`.
+"""What a feature folder holds: takes one that `decoding` made, gives memory-mapped waves and log-mels to `batches`.
 
-A feature folder holds `waves.npy` (N, S) int16, `log_mels.npy` (N, M, T) float16 (unscaled) and `manifest.json`. It is
-built beside its place and renamed when complete, so a folder that is there is whole.
+It has `waves.npy` (N, S) int16, `log_mels.npy` (N, M, T) float16 (unscaled) and `manifest.json`, and is whole where it is there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from duovox.config import MelConfig, from_dict, to_dict, to_json
-from duovox.contracts import NO_LABEL, AudioError, ConfigError, DataError, OutputError
-from duovox.data.sources import SPLITS, Scan, Source, check_counts, scan
-from duovox.data.storage import ArrayWriter, built_beside, open_array
-from duovox.sound.audio import fit_length, read_audio
+from duovox.config import MelConfig, from_dict, to_dict
+from duovox.contracts import NO_LABEL, ConfigError, DataError
+from duovox.data.sources import SPLITS
+from duovox.data.storage import open_array
 from duovox.sound.mel import LogMel
 
 FORMAT = 1
 FULL_SCALE = 2**15  # of the int16 waves
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,8 @@ class Manifest:
     """What a feature folder holds. Clip i has `stems[i]`, `clip_labels[i]` (an index into `labels`), `splits[i]`, `speakers[i]`.
 
     `inputs` identifies settings and files (sizes, times), to see whether the folder is up to date; `digest` identifies the
-    content itself and is the same on every machine that decodes the same. `counts[label][split]` are numbers of clips.
+    content itself and is the same on every machine that decodes the same. `counts[label][split]` are numbers of clips. `skipped`
+    has the files left out, with the reasons; `notes` say what was done to the clips, and what does not fit.
     """
 
     format: int
@@ -63,6 +57,7 @@ class Manifest:
     clip_labels: tuple[int, ...] = field(repr=False)
     splits: tuple[str, ...] = field(repr=False)
     speakers: tuple[str, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,41 +120,6 @@ def narrowed(features: Features, labels: Sequence[str]) -> Features:
     return replace(features, split=np.where(kept, features.split, "left out"), digest=digest)
 
 
-def prepare(
-    root: str | Path,
-    out: str | Path,
-    mel: MelConfig | None = None,
-    labels: str | Sequence[str] | None = None,
-    force: bool = False,
-    progress: bool = True,
-    workers: int = 2,
-) -> Manifest:
-    """Decode the data set `root` (see `sources.scan` for `labels`) into the feature folder `out`, unless that is up to date.
-
-    Clips that cannot be used are left out, with their reasons in the manifest. An older feature folder at `out` is replaced
-    when the new one is complete; `force` rebuilds one that is up to date. Raises `DataError` for a data set that cannot be
-    used and `OutputError` where `out` is something else than a feature folder or cannot be written.
-    """
-    root, out, mel = Path(root), Path(out), mel or MelConfig()
-    check_place(root, out)
-    try:
-        found = scan(root, labels)
-        inputs = _digest_inputs(root, found, mel)
-    except OSError as error:
-        raise DataError(f"cannot read the data set {root}: {error}") from None
-    old = whole_manifest(out)
-    if old and old.inputs == inputs and not force:
-        if progress:
-            tqdm.write(f"{out} is up to date", file=sys.stderr)
-        return old
-    try:
-        with built_beside(out) as folder:
-            manifest = _build(root, folder, found, inputs, mel, progress, workers)
-    except OSError as error:
-        raise OutputError(f"cannot write the feature folder {out}: {error.strerror or error}") from None
-    return manifest
-
-
 def open_features(folder: str | Path, mel: MelConfig | None = None) -> Features:
     """Open a feature folder. Raises `DataError` where it is missing, damaged, or made with other mel settings than `mel`."""
     folder = Path(folder)
@@ -209,130 +169,8 @@ def whole_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def check_place(root: Path, out: Path) -> None:
-    """Refuse a place that holds something else, or that lies inside the data set."""
-    if out.resolve().is_relative_to(root.resolve()):
-        raise OutputError(f"the feature folder {out} must not lie inside the data set {root}; choose another place")
-    if out.exists() and not (out.is_dir() and ((out / "manifest.json").is_file() or not any(out.iterdir()))):
-        raise OutputError(f"{out} exists and is no feature folder; choose another place, nothing there was changed")
-
-
-def _build(root: Path, folder: Path, found: Scan, inputs: str, mel: MelConfig, progress: bool, workers: int) -> Manifest:
-    """Decode every clip into `folder` and write its manifest, last."""
-    kept: list[Source] = []
-    skipped = dict(found.skipped)
-    moments = Moments()
-    content = hashlib.sha256(json.dumps([to_dict(mel), found.labels]).encode())
-    log_mel = LogMel(mel)
-    with (
-        ArrayWriter(folder / "waves.npy", (mel.clip_samples,), np.int16) as waves,
-        ArrayWriter(folder / "log_mels.npy", (mel.n_mels, mel.frames), np.float16) as log_mels,
-        tqdm(total=len(found.sources), desc="decoding", unit=" clips", disable=not progress) as bar,
-    ):
-        for sources, decoded in _decode_all(found.sources, mel, workers):
-            good = [(s, wave) for s, wave in zip(sources, decoded, strict=True) if not isinstance(wave, str)]
-            skipped |= {_relative(s, root): reason for s, reason in zip(sources, decoded, strict=True) if isinstance(reason, str)}
-            if good:
-                clips = np.stack([wave for _, wave in good])
-                features = features_of(clips, log_mel)
-                waves.append(clips)
-                log_mels.append(features)
-                content.update(clips.tobytes())
-                moments.add(features[[source.split == "train" for source, _ in good]])
-                kept += [source for source, _ in good]
-            bar.update(len(sources))
-    _check_usable(root, found.labels, kept, skipped)
-    manifest = _manifest(found.labels, kept, skipped, inputs, content.hexdigest(), mel, moments.statistics())
-    (folder / "manifest.json").write_text(to_json(manifest), encoding="utf-8")
-    return manifest
-
-
-def _manifest(
-    labels: tuple[str, ...], kept: list[Source], skipped: dict[str, str], inputs: str, content: str, mel: MelConfig, statistics: Statistics
-) -> Manifest:
-    counted = Counter((source.label, source.split) for source in kept)
-    clips = [(source.path.stem, labels.index(source.label), source.split) for source in kept]
-    return Manifest(
-        format=FORMAT,
-        inputs=inputs,
-        digest=hashlib.sha256(json.dumps([content, clips]).encode()).hexdigest(),
-        mel=mel,
-        labels=labels,
-        statistics=statistics,
-        counts={label: {split: counted[label, split] for split in SPLITS} for label in labels},
-        skipped=skipped,
-        stems=tuple(stem for stem, _, _ in clips),
-        clip_labels=tuple(label for _, label, _ in clips),
-        splits=tuple(split for _, _, split in clips),
-        speakers=tuple(source.speaker for source in kept),
-    )
-
-
-def _decode_all(
-    sources: Sequence[Source], mel: MelConfig, workers: int
-) -> Iterator[tuple[Sequence[Source], list[NDArray[np.int16] | str]]]:
-    """Chunks of sources with what each decodes to: a wave, or the reason why not. Decoding leaves Python's lock, so threads do."""
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        for start in range(0, len(sources), _CHUNK):
-            chunk = sources[start : start + _CHUNK]
-            yield chunk, list(pool.map(lambda source: _decode(source, mel), chunk))
-
-
-def _decode(source: Source, mel: MelConfig) -> NDArray[np.int16] | str:
-    try:
-        wave = read_audio(source.path, mel.sample_rate)
-    except AudioError as error:
-        return str(error).removeprefix(f"{source.path}: ")
-    return np.clip(np.round(fit_length(wave, mel.clip_samples) * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
-
-
 @torch.no_grad()
 def features_of(clips: NDArray[np.int16], log_mel: LogMel) -> NDArray[np.float16]:
     """int16 waves (n, S) -> float16 log-mels (n, M, T)."""
     features: NDArray[np.float16] = log_mel(torch.from_numpy(clips).float() / FULL_SCALE)[:, 0].half().numpy()
     return features
-
-
-def _check_usable(root: Path, labels: Sequence[str], kept: list[Source], skipped: dict[str, str]) -> None:
-    """Raise `DataError` unless what could be decoded is enough to train on."""
-    if not kept:
-        name, reason = next(iter(skipped.items()))
-        raise DataError(f"{root}: no usable audio: all {len(skipped)} files failed, the first, {name}: {reason}")
-    check_counts(root, labels, (source.label for source in kept))
-    trained = {source.label for source in kept if source.split == "train"}
-    for label in labels:
-        if label not in trained:
-            raise DataError(f"{root}: no clip of label {label!r} falls into the train split; add clips of other speakers")
-
-
-def _digest_inputs(root: Path, found: Scan, mel: MelConfig) -> str:
-    """Changes whenever settings, labels, splits or any file's name, size or time change."""
-    files = []
-    for source in found.sources:
-        stat = source.path.stat()
-        files.append([_relative(source, root), source.split, stat.st_size, stat.st_mtime_ns])
-    return hashlib.sha256(json.dumps([FORMAT, to_dict(mel), found.labels, files, sorted(found.skipped)]).encode()).hexdigest()
-
-
-def _relative(source: Source, root: Path) -> str:
-    return source.path.relative_to(root).as_posix()
-
-
-class Moments:
-    """Minimum, maximum, mean and standard deviation of everything added."""
-
-    def __init__(self) -> None:
-        self._count, self._sum, self._squares = 0, 0.0, 0.0
-        self._low, self._high = np.inf, -np.inf
-
-    def add(self, values: NDArray[Any]) -> None:
-        if values.size:
-            exact = values.astype(np.float64)
-            self._count += exact.size
-            self._sum += float(exact.sum())
-            self._squares += float(np.square(exact).sum())
-            self._low, self._high = min(self._low, float(exact.min())), max(self._high, float(exact.max()))
-
-    def statistics(self) -> Statistics:
-        mean = self._sum / self._count
-        return Statistics(self._low, self._high, mean, max(0.0, self._squares / self._count - mean**2) ** 0.5)

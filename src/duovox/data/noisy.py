@@ -16,19 +16,11 @@ from numpy.typing import NDArray
 
 from duovox.config import to_json
 from duovox.contracts import AudioError, DataError, OutputError
-from duovox.data.features import (
-    FULL_SCALE,
-    Features,
-    Manifest,
-    Moments,
-    check_place,
-    features_of,
-    open_features,
-    read_manifest,
-    whole_manifest,
-)
+from duovox.data.decoding import Moments, check_place
+from duovox.data.features import FULL_SCALE, Features, Manifest, features_of, open_features, read_manifest, whole_manifest
 from duovox.data.storage import ArrayWriter, built_beside
 from duovox.sound.audio import READABLE, read_audio
+from duovox.sound.folders import find_sounds
 from duovox.sound.mel import LogMel
 
 LONGEST = 600.0
@@ -65,10 +57,10 @@ def mix(wave: NDArray[np.float32], noise: NDArray[np.float32], snr: float) -> ND
 
 
 def read_backgrounds(folder: str | Path, rate: int, samples: int) -> Backgrounds:
-    """The sound files of a folder at `rate` Hz. Raises `DataError` for a folder without any, and for a recording that cannot be read, is
+    """The sound files below a folder at `rate` Hz. Raises `DataError` for a folder without any, and for a recording that cannot be read, is
     shorter than `samples` samples or longer than `LONGEST`."""
     folder = Path(folder)
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE) if folder.is_dir() else []
+    paths = find_sounds(folder).sounds if folder.is_dir() else []
     if not paths:
         raise DataError(f"{folder} holds no sound files; give a folder of noise recordings ({', '.join(READABLE)})")
     try:

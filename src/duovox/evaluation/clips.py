@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.contracts import DataError, LabelError
+from duovox.contracts import AudioError, DataError, LabelError
 from duovox.evaluation.judge import CLIP_SAMPLES, SAMPLE_RATE
-from duovox.sound.audio import READABLE, fit_length, native_rate, read_audio
+from duovox.files import safe_name
+from duovox.sound.audio import READABLE
+from duovox.sound.folders import find_sounds
+from duovox.sound.hearing import Excerpt, SilentError, summary
+from duovox.sound.many import read_excerpts
+from duovox.text import printable, read_text, same_spelling
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,25 +31,39 @@ class Clips:
 
 
 def read_clips(folder: str | Path, known: Sequence[str]) -> Clips:
-    """Every sound file below a folder. Its label: key "label" of a JSON file of the same stem, else the sub-folder's name, else none.
+    """Every sound file below a folder, hidden ones apart. Its label: key "label" of a JSON file of the same stem, else the name of the
+    nearest folder above it that is a label (or `safe_name` of one), else none.
 
-    Other rates are resampled, other lengths padded or cut at their end, and both are said in the notes. Raises `DataError`
-    for a missing or empty folder, `LabelError` for a label that is not among `known`, `AudioError` for an unreadable clip.
+    Other rates are resampled, short clips padded, of long ones the loudest part is taken (see `hearing`), all said in the notes. Raises
+    `DataError` for a missing or empty folder, `LabelError` for a label that is not among `known`, `AudioError` for clips that are
+    unreadable or silent.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of clips")
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in READABLE and not path.name.startswith(".")]
-    if not paths:
+    found = find_sounds(folder)
+    if not found.sounds:
         raise DataError(f"{folder}: no clips to judge; readable are {', '.join(READABLE)}")
-    return read_files(paths, [_label_of(path, folder, known) for path in paths])
+    names = {same_spelling(name): label for label in known for name in (safe_name(label), label)}
+    clips = read_files(found.sounds, [_label_of(path, folder, names) for path in found.sounds], silence="refused")
+    passed = [f"{printable(str(path.relative_to(folder)))} was passed over: {reason}" for path, reason in found.unusable.items()]
+    return replace(clips, notes=(*clips.notes, *passed))
 
 
-def read_files(paths: Sequence[Path], labels: Sequence[str | None]) -> Clips:
-    """These sound files, resampled and fitted as `read_clips` does. Raises `AudioError`."""
-    waves = [read_audio(path, SAMPLE_RATE) for path in paths]
-    notes = _changes(Counter(native_rate(path) for path in paths), [len(wave) for wave in waves])
-    return Clips(np.stack([fit_length(wave, CLIP_SAMPLES) for wave in waves]), tuple(labels), notes)
+def read_files(paths: Sequence[Path], labels: Sequence[str | None], silence: Literal["refused", "kept"] = "kept") -> Clips:
+    """These sound files, heard as `read_clips` does. Silence is kept where it is what a model makes, and counts against it. Raises
+    `AudioError`."""
+    results = list(read_excerpts(paths, SAMPLE_RATE, CLIP_SAMPLES))
+    usable = (Excerpt, SilentError) if silence == "kept" else Excerpt
+    faults = [result for result in results if not isinstance(result, usable)]
+    if faults:
+        raise AudioError(f"{len(faults)} of {len(paths)} clips cannot be judged, the first: {faults[0]}; mend or remove them")
+    heard = [result for result in results if isinstance(result, Excerpt)]
+    nothing = np.zeros(CLIP_SAMPLES, np.float32)
+    waves = np.stack([result.wave if isinstance(result, Excerpt) else nothing for result in results])
+    silent = len(results) - len(heard)
+    notes = summary([excerpt.treatment for excerpt in heard])
+    return Clips(waves, tuple(labels), (*notes, *[f"{silent} clips are silent, and judged as they are"] * bool(silent)))
 
 
 def narrowed_clips(clips: Clips, labels: Iterable[str]) -> Clips:
@@ -56,26 +75,21 @@ def narrowed_clips(clips: Clips, labels: Iterable[str]) -> Clips:
     return replace(clips, waves=clips.waves[chosen], labels=tuple(clips.labels[place] for place in chosen))
 
 
-def _label_of(path: Path, folder: Path, known: Sequence[str]) -> str | None:
-    """What a clip was meant to say. Raises `LabelError`, `DataError` (a broken side file)."""
+def _label_of(path: Path, folder: Path, names: Mapping[str, str]) -> str | None:
+    """What a clip was meant to say; `names` are those that stand for labels. Raises `LabelError`, `DataError` (a broken side file)."""
     side = path.with_suffix(".json")
     try:
-        found = json.loads(side.read_text(encoding="utf-8")) if side.is_file() else {}
+        story = json.loads(read_text(side)) if side.is_file() else {}
     except (OSError, ValueError) as error:
         raise DataError(f"{side} cannot be read as JSON ({error}); mend or remove it") from None
-    by_folder = path.parent.name if path.parent != folder else None
-    label = found.get("label", by_folder) if isinstance(found, dict) else by_folder
-    if label is not None and label not in known:
+    above = path.relative_to(folder).parts[-2::-1]
+    by_folder = next((name for name in above if same_spelling(name) in names), above[0] if above else None)
+    given = story.get("label", by_folder) if isinstance(story, dict) else by_folder
+    if given is None:
+        return None
+    label = names.get(same_spelling(given)) if isinstance(given, str) else None
+    if label is None:
         hint = "put clips without a label directly in the folder"
-        raise LabelError(f"{path}: the judge does not know the label {label!r}; it knows {', '.join(known)}; {hint}")
+        known = ", ".join(dict.fromkeys(names.values()))
+        raise LabelError(f"{path}: the judge does not know the label {given!r}; it knows {known}; {hint}")
     return label
-
-
-def _changes(rates: Counter[int], lengths: Sequence[int]) -> tuple[str, ...]:
-    """What was done to clips of another rate or length, in words."""
-    others = sorted((rate, count) for rate, count in rates.items() if rate != SAMPLE_RATE)
-    notes = [f"{count} clips were resampled from {rate} to {SAMPLE_RATE} Hz" for rate, count in others]
-    shorter, longer = sum(n < CLIP_SAMPLES for n in lengths), sum(n > CLIP_SAMPLES for n in lengths)
-    notes += [f"{shorter} clips shorter than {CLIP_SAMPLES} samples were padded with silence at their end"] if shorter else []
-    notes += [f"{longer} clips longer than {CLIP_SAMPLES} samples were cut at their end"] if longer else []
-    return tuple(notes)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, ShapeError
 from duovox.files import write_whole
+from duovox.networks.layout import StridedPointwise, to_channels_last
 from duovox.sound.mel import mel_filterbank
 
 PACKAGED_JUDGE = Path(__file__).parent.parent / "judges" / "sc06.safetensors"
@@ -81,7 +82,7 @@ class _Bottleneck(nn.Module):
         self.bn_expand = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if inputs != outputs:
-            self.shortcut.add_module("shortcut_conv", nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+            self.shortcut.add_module("shortcut_conv", StridedPointwise(inputs, outputs, stride))
             self.shortcut.add_module("shortcut_bn", nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,7 +131,7 @@ class _Residual(nn.Module):
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut = nn.Identity() if inputs == outputs else StridedPointwise(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.norm1(x))
@@ -182,7 +183,7 @@ class Judge:
         self.kind, self.labels = kind, tuple(labels)
         self.network = build_network(kind, len(self.labels))
         _load_strictly(self.network, weights)
-        self.network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
+        to_channels_last(self.network.eval().requires_grad_(False))
         self.front = JudgeMel()
         self.digest = hashlib.sha256(self._file()).hexdigest()
 

@@ -17,7 +17,7 @@ from duovox.evaluation.cas import AccuracyScore, CasConfig
 from duovox.evaluation.judge import CLIP_SAMPLES, Scores, as_floats
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import Reference
-from duovox.sound.audio import fit_length
+from duovox.sound.hearing import fit_length
 
 RESAMPLES = 200
 """Resamples of a bootstrap interval."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from duovox.assemble import assemble
+from duovox.bundle import locate
 from duovox.config import SampleConfig, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError
 from duovox.data import open_features
@@ -19,7 +20,7 @@ from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Report, evaluate
 from duovox.evaluation.rows import Scoring, require_enough, require_labels
 from duovox.generation import Request, fill_folder, make_plan
-from duovox.voice import Duovox, locate
+from duovox.voice import Duovox
 
 _OF_GUIDANCE = ("gamma", "interval", "guidance_low", "guidance_high", "schedule", "guide_at")
 """The sampling settings that mean nothing to clips without a label."""

@@ -21,7 +21,8 @@ from duovox.experiments.results import Result, group_name
 from duovox.experiments.runner import Bench
 from duovox.files import safe_name, write_whole
 from duovox.generation import Request
-from duovox.sound.audio import fit_length, read_audio, write_audio
+from duovox.sound.audio import read_audio, write_audio
+from duovox.sound.hearing import fit_length
 from duovox.sound.mel import LogMel
 from duovox.sound.picture import sheet
 

@@ -19,14 +19,16 @@ from pydantic import BaseModel
 
 from duovox.serve.metrics import Metrics
 from duovox.serve.refusals import CLIENT_LEFT, RefusedError
-from duovox.serve.replies import classify_reply, generate_reply, interval_of, model_reply, sound_file
+from duovox.serve.replies import classify_reply, generate_reply, model_reply, sound_file
+from duovox.serve.sampling import changed
 from duovox.serve.schemas import ClassifyReply, Format, GenerateReply, GenerateRequest, ModelReply, Problem, Status
 from duovox.serve.settings import ServeConfig
+from duovox.serve.strictness import StrictRoute, check_form
 from duovox.serve.tasks import Listen, Speak, Spoken
 from duovox.serve.uploads import read_upload
 from duovox.serve.worker import Worker
 
-Result = TypeVar("Result")
+Coded = TypeVar("Coded")
 
 CODERS = 2
 """Sounds decoded or encoded at the same time: each may need a hundred megabytes for a moment."""
@@ -48,7 +50,7 @@ class Api:
     def router(self) -> APIRouter:
         """All routes but those of the page."""
         token = [Depends(HTTPBearer(auto_error=False, description="Checked before the request is read."))] if self.config.token else []
-        router = APIRouter(responses={503: {"model": Problem}})
+        router = APIRouter(responses={503: {"model": Problem}}, route_class=StrictRoute)
         router.add_api_route("/healthz", self.healthz, response_model=Status)
         router.add_api_route("/readyz", self.readyz, response_model=Status)
         router.add_api_route("/metrics", self.metrics, dependencies=token, response_class=Response)
@@ -78,27 +80,30 @@ class Api:
 
     async def generate(self, wanted: GenerateRequest, request: Request) -> Response:
         """Speak. With `Accept: audio/wav`, `audio/flac` or `audio/ogg`, and n = 1, the answer is the sound file itself."""
+        from duovox.voice import refuse_faulty
+
         voice, kind = self.worker.voice, accepted_sound(request.headers.get("accept", ""))
         if kind and wanted.n > 1:
             raise RefusedError(422, "one_clip", "a sound file holds one clip; leave n at 1, or accept application/json")
         voice.check_request(wanted.label, wanted.seed, wanted.n)
-        interval = interval_of(wanted)
-        settings = voice.settings(gamma=wanted.gamma, steps=wanted.steps, sampler=wanted.sampler, interval=interval)
+        settings = changed(voice.config.recipe.sample, wanted.model_dump(), wanted.interval)
         task = Speak(settings, voice.choose_vocoder(wanted.vocoder), labelled=wanted.label is not None, frames=wanted.frames)
         items = [(wanted.label, seed) for seed in range(wanted.seed, wanted.seed + wanted.n)]
         spoken: list[Spoken] = await self._results(request, self.worker.submit(task, items))
+        if not wanted.keep_faulty:
+            refuse_faulty([one.clip for one in spoken])
         self.counted.clips.inc(len(spoken))
-        digest = voice.config.digest
         if kind:
-            return await self._code(lambda: sound_answer(spoken[0], kind, digest))
-        return await self._code(lambda: json_answer(generate_reply(spoken, wanted, task, digest, self.config.name)))
+            return await self._code(lambda: sound_answer(spoken[0], kind, voice.config.digest))
+        return await self._code(lambda: json_answer(generate_reply(spoken, wanted, task, voice, self.config.name)))
 
     async def classify(self, file: UploadFile, request: Request) -> Response:
         """Recognise the word in a sound file. Of a longer sound the loudest second counts."""
-        rate = self.worker.voice.config.recipe.mel.sample_rate
-        wave = await self._code(lambda: read_upload(file.file, rate, self.config))
-        (heard,) = await self._results(request, self.worker.submit(Listen(), [wave]))
-        return await self._code(lambda: json_answer(classify_reply(heard, wave, rate)))
+        check_form(await request.form())
+        mel = self.worker.voice.config.recipe.mel
+        excerpt = await self._code(lambda: read_upload(file.file, mel.sample_rate, mel.clip_samples, self.config))
+        (heard,) = await self._results(request, self.worker.submit(Listen(), [excerpt.wave]))
+        return await self._code(lambda: json_answer(classify_reply(heard, excerpt.treatment)))
 
     async def _results(self, request: Request, job: Future[list[Any]]) -> list[Any]:
         """The results of a job, which is cancelled if the client leaves first or loses the right to wait."""
@@ -116,7 +121,7 @@ class Api:
             left.cancel()
             results.cancel()
 
-    async def _code(self, work: Callable[[], Result]) -> Result:
+    async def _code(self, work: Callable[[], Coded]) -> Coded:
         """Do what takes a while in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self.coders, work)
 

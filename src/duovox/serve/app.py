@@ -80,7 +80,15 @@ async def _refuse(_: Request, error: Exception) -> Response:
     if isinstance(error, DuovoxError):
         return answer(mended_by_the_caller(error))
     assert isinstance(error, HTTPException)
-    return answer(error)
+    return answer(_with_head(error))
+
+
+def _with_head(error: HTTPException) -> HTTPException:
+    """Where GET is allowed HEAD is too (see `security.Gate`), though the routes do not know it."""
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        return HTTPException(error.status_code, error.detail, {**headers, "Allow": "GET, HEAD"})
+    return error
 
 
 def _invalid(error: RequestValidationError) -> RefusedError:

@@ -64,7 +64,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Batch:
+class JobBatch:
     """Parts of jobs that are run together."""
 
     task: Task

@@ -27,9 +27,9 @@ class Pages:
 
     def router(self) -> APIRouter:
         router = APIRouter(include_in_schema=False)
-        router.add_api_route("/", self.index, methods=["GET", "HEAD"])
-        router.add_api_route("/docs", self.docs, methods=["GET", "HEAD"])
-        router.add_api_route("/static/{name}", self.file, methods=["GET", "HEAD"])
+        router.add_api_route("/", self.index)
+        router.add_api_route("/docs", self.docs)
+        router.add_api_route("/static/{name}", self.file)
         return router
 
     async def index(self) -> Response:

@@ -1,11 +1,7 @@
-"""The server process: a socket, uvicorn, signals and the log. Takes settings and what loads the voice from the command line.
-
-uvicorn waits for slow clients for ever; `Connection` does not. Bodies have their time limit in `security`.
-"""
+"""The server process: a socket, uvicorn, signals and the log. Takes settings and what loads the voice from the command line."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import signal
@@ -13,18 +9,20 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import h11
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from duovox.contracts import ConfigError
 from duovox.serve.app import create_app
-from duovox.serve.settings import CONNECTIONS, HEADER_SECONDS, IDLE_SECONDS, UNREAD_SECONDS, ServeConfig
+from duovox.serve.connection import Connection
+from duovox.serve.settings import IDLE_SECONDS, MAX_HEADER_BYTES, ServeConfig
 
 if TYPE_CHECKING:
     from duovox.voice import Duovox
 
 log = logging.getLogger(__name__)
+
+BACKLOG = 256
+"""Connections that may wait to be accepted."""
 
 
 def serve(load: Callable[[], Duovox], config: ServeConfig) -> None:
@@ -52,7 +50,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises `ConfigError` where the address is taken, foreign or forbidden."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=CONNECTIONS)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]  # the rest repeats the address
         raise ConfigError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from None
@@ -67,7 +65,7 @@ def _settings(app: Any, config: ServeConfig) -> uvicorn.Config:
         log_level="warning",
         access_log=False,
         server_header=False,
-        limit_concurrency=CONNECTIONS,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=math.ceil(config.timeout),
     )
@@ -78,43 +76,3 @@ def _announce(listener: socket.socket, config: ServeConfig) -> None:
     log.info("listening on http://%s:%d/", host, listener.getsockname()[1])
     if config.open_to_all:
         log.warning("anybody who can reach %s may use this server; --token-file asks for a token", config.host)
-
-
-class Connection(H11Protocol):
-    """One connection that closes if headers do not come, or answers are not read, in time."""
-
-    _headers_due: asyncio.TimerHandle | None = None
-    _reading_due: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch_headers()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch_headers()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._headers_due = self._cancel(self._headers_due)
-        self._reading_due = self._cancel(self._reading_due)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._reading_due = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._reading_due = self._cancel(self._reading_due)
-
-    def _watch_headers(self) -> None:
-        """Run a clock while the client owes us the rest of its headers: from the first byte of a request, or from the beginning."""
-        if self.conn.their_state is not h11.IDLE:
-            self._headers_due = self._cancel(self._headers_due)
-        elif self._headers_due is None:
-            self._headers_due = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
-
-    def _cancel(self, timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-        if timer is not None:
-            timer.cancel()
-        return None

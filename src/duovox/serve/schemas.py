@@ -6,35 +6,36 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from duovox.serve.settings import MAX_CLIPS, MAX_GAMMA, MAX_STEPS
+from duovox.serve.sampling import SampleReply, SampleRequest, Setting
+from duovox.serve.settings import MAX_CLIPS
 
 Format = Literal["wav", "flac", "ogg"]
-Sampler = Literal["heun", "dpmpp_2m", "euler_maruyama"]
 VocoderChoice = Literal["neural", "griffin_lim"]
 
 Sigma = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
-class GenerateRequest(BaseModel):
-    """Words to speak. What is left out is the bundle's own."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"label": "three", "seed": 7}]})
+class WordsRequest(BaseModel):
+    """Which words, and with which seeds."""
 
     label: Annotated[str, Field(max_length=100)] | None = Field(None, description="The word; null for whatever comes.")
     n: int = Field(1, strict=True, ge=1, le=MAX_CLIPS, description="How many clips; their seeds are seed, seed + 1, ...")
     seed: int = Field(0, strict=True, ge=0, le=2**63 - MAX_CLIPS, description="The same seed and settings give the same clip.")
-    gamma: Annotated[float, Field(strict=True, ge=0, le=MAX_GAMMA, allow_inf_nan=False)] | None = Field(
-        None, description="Strength of the guidance towards the label; 0 switches it off."
-    )
-    steps: Annotated[int, Field(strict=True, ge=1, le=MAX_STEPS)] | None = Field(None, description="Steps of the sampler.")
-    sampler: Sampler | None = None
+
+
+class GenerateRequest(SampleRequest, WordsRequest):  # type: ignore[misc]  # its fields are those of SampleConfig
+    """Words to speak. What is left out is the bundle's own."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"label": "three", "seed": 7}]})
+
     interval: tuple[Sigma, Sigma | None] | None = Field(
-        None, description="Guide only at noise levels between these two sigmas; null for no upper end."
+        None, description="In the place of guidance_low and guidance_high: both at once; null for no upper end."
     )
     vocoder: VocoderChoice | None = Field(None, description="How the mel becomes sound.")
     format: Format = Field("wav", description="Format of the sound in a JSON answer.")
     mel: bool = Field(False, strict=True, description="Also give each clip's log-mel as a picture.")
     frames: bool = Field(False, strict=True, description="Also give the guesses on the way from noise to the clip.")
+    keep_faulty: bool = Field(False, strict=True, description="Give clips that ran off to noise or silence as well.")
 
 
 class Picture(BaseModel):
@@ -55,7 +56,8 @@ class FrameReply(BaseModel):
 
 
 class ClipReply(BaseModel):
-    """One clip; `audio` is a whole sound file in base64, `probabilities` what the classifier hears in it."""
+    """One clip; `audio` is a whole sound file in base64, `probabilities` what the classifier hears in it, `fault` why it is no speech
+    (with keep_faulty; empty for one that may be)."""
 
     label: str | None
     seed: int
@@ -64,16 +66,14 @@ class ClipReply(BaseModel):
     media_type: Literal["audio/wav", "audio/flac", "audio/ogg"]
     audio: str
     probabilities: dict[str, float]
+    fault: str
     mel: Picture | None
     frames: list[FrameReply] | None
 
 
-class SettingsReply(BaseModel):
-    """Settings a clip was, or would be, made with."""
+class SettingsReply(SampleReply):  # type: ignore[misc]  # its fields are those of SampleConfig
+    """Settings a clip was, or would be, made with. `interval` repeats guidance_low and guidance_high, null for no upper end."""
 
-    sampler: Sampler
-    steps: int
-    gamma: float
     interval: tuple[float, float | None]
     vocoder: VocoderChoice
 
@@ -89,12 +89,13 @@ class GenerateReply(BaseModel):
 
 
 class ClassifyReply(BaseModel):
-    """What the classifier hears in a sound of so many seconds; `mel` is the second that counted."""
+    """What the classifier hears in a sound of so many seconds; `mel` is the part that counted, `notes` say what was cut or left out."""
 
     probabilities: dict[str, float]
     label: str
     seconds: float
     mel: Picture
+    notes: list[str]
 
 
 class Parameters(BaseModel):
@@ -121,7 +122,7 @@ class Limits(BaseModel):
 
 
 class ModelReply(BaseModel):
-    """The model that speaks here, and what may be asked of it."""
+    """The model that speaks here, and what may be asked of it. With fewer than `fewest_steps` a sampler gives noise, which is refused."""
 
     name: str
     labels: list[str]
@@ -131,8 +132,10 @@ class ModelReply(BaseModel):
     seconds: float
     mel: MelShape
     defaults: SettingsReply
+    settings: list[Setting]
+    fewest_steps: dict[str, int]
     vocoders: list[VocoderChoice]
-    samplers: list[Sampler]
+    samplers: list[str]
     limits: Limits
     version: str
 

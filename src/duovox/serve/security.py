@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from duovox.serve.metrics import Metrics
 from duovox.serve.refusals import CLIENT_LEFT, RefusedError, answer, internal_error
 from duovox.serve.settings import BODY_SECONDS, MAX_JSON_BYTES, ServeConfig
+from duovox.serve.strictness import check_head
 from duovox.serve.uploads import too_large
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class Shell:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message["headers"], *_headers(scope["path"])]}
+                message = {**message, "headers": [*message["headers"], *security_headers(scope["path"])]}
             await send(message)
 
         try:
@@ -82,7 +83,10 @@ class Shell:
 
 
 class Gate:
-    """Asks for the token where there is one, and limits what a request may send and how long it may take to."""
+    """Asks for the token where there is one, and limits what a request may send and how long it may take to.
+
+    HEAD is GET to all within; whoever sends the answer leaves its body out.
+    """
 
     def __init__(self, app: ASGIApp, config: ServeConfig) -> None:
         self.app, self.config = app, config
@@ -101,10 +105,15 @@ class Gate:
 
         try:
             self._check_token(scope["path"], headers)
+            check_head(scope, headers, _has_body(headers))
             body.check_announced(headers)
         except RefusedError as error:
             return await answer(error)(scope, receive, send_and_part)
-        await self.app(scope, body, send_and_part)
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+        try:
+            await self.app(inner, body, send_and_part)
+        finally:
+            scope["route"] = inner.get("route")  # for the log
 
     def _limit(self, path: str) -> int:
         """Bytes that a body may have; a multipart frame comes on top of its file."""
@@ -152,7 +161,8 @@ def _has_body(headers: dict[bytes, bytes]) -> bool:
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-def _headers(path: str) -> list[tuple[bytes, bytes]]:
+def security_headers(path: str) -> list[tuple[bytes, bytes]]:
+    """What every answer to a request of that path carries."""
     cache = {"cache-control": "no-store" if path.startswith("/v1/") else "no-cache"}
     return [(name.encode(), value.encode()) for name, value in {**HEADERS, **cache}.items()]
 

@@ -9,18 +9,34 @@ from pathlib import Path
 
 from duovox.contracts import ConfigError
 from duovox.sound.audio import MAX_SECONDS
+from duovox.text import read_text
 
-MAX_CLIPS, MAX_STEPS, MAX_GAMMA = 16, 100, 20.0
-"""The most that one request may ask for."""
+MAX_CLIPS = 16
+"""The most clips that one request may ask for."""
+
+MOST = {"steps": 100, "gamma": 20.0}
+"""The most that one request may ask for of a setting of sampling; of others, what `SampleConfig` takes."""
+
+FEWEST_STEPS = {"heun": 8, "dpmpp_2m": 6, "euler_maruyama": 8}
+"""Steps from which on a sampler gives words rather than noise (docs/serve.md has the figures); the page's slider starts there."""
 
 MAX_JSON_BYTES = 16 * 2**10
 """The largest JSON body; also what the frame of a multipart body may add to its file."""
 
+MAX_HEADER_BYTES = 16 * 2**10
+"""The most that the head of a request may take."""
+
 HEADER_SECONDS, BODY_SECONDS, IDLE_SECONDS, UNREAD_SECONDS = 10.0, 30.0, 5, 60.0
 """How long a client may take to send its headers and its body, may stay idle, and may leave an answer unread."""
 
+LINGER_SECONDS, LINGER_IDLE_SECONDS, LINGER_BYTES = 30.0, 5.0, 256 * 2**20
+"""How long, with which pauses and how much a client that has been answered may go on sending before the connection is cut."""
+
+HALF_CLOSED_SECONDS = 1.0
+"""How long a client that sends no more, but has sent a whole request, may wait for its answer before it counts as gone."""
+
 CONNECTIONS = 256
-"""Connections served at once; beyond that the web server itself answers 503."""
+"""Connections served at once; those beyond it are answered 503."""
 
 MIN_TOKEN = 16
 
@@ -74,10 +90,10 @@ class ServeConfig:
 def read_token(path: Path) -> str:
     """The token in a file, without the white space around it. Raises `ConfigError` for one that is short or cannot be sent."""
     try:
-        token = path.read_text(encoding="ascii").strip()
+        token = read_text(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the token in {path}: {error}") from None
-    usable = len(token) >= MIN_TOKEN and token.isprintable() and " " not in token
+    usable = len(token) >= MIN_TOKEN and token.isascii() and token.isprintable() and " " not in token
     _require(usable, f"{path} must hold a token of at least {MIN_TOKEN} printable characters without spaces")
     return token
 

@@ -49,12 +49,12 @@ class Speak:
     def run(self, voice: Duovox, items: Sequence[tuple[str | None, int]], check: Callable[[], None]) -> list[Spoken]:
         film = Film(self.settings) if self.frames else None
 
-        def watch(sigma: float, denoised: Tensor) -> None:
+        def callback(sigma: float, denoised: Tensor) -> None:
             check()
             if film is not None:
                 film.see(sigma, lambda: voice.log_mels(denoised)[:, 0].cpu().numpy())
 
-        clips = voice.generate_batch(items, self.settings, self.vocoder, watch)
+        clips = voice.generate_batch(items, self.settings, self.vocoder, callback)
         return [Spoken(clip, () if film is None else film.frames(index, clip.log_mel)) for index, clip in enumerate(clips)]
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from duovox.contracts import DuovoxError
-from duovox.serve.jobs import AbandonedError, Batch, Job, Task
+from duovox.serve.jobs import AbandonedError, Job, JobBatch, Task
 from duovox.serve.metrics import Metrics
 from duovox.serve.refusals import RefusedError, internal_error, mended_by_the_caller
 
@@ -116,7 +116,7 @@ class Worker:
                 job.fail(_unready(closing=True))
             self._jobs.clear()
 
-    def _next_batch(self) -> Batch | None:
+    def _next_batch(self) -> JobBatch | None:
         """Waits for one; None when it is time to end."""
         with self._changed:
             while True:
@@ -137,7 +137,7 @@ class Worker:
     def _count(self, task: Task) -> int:
         return sum(job.left for job in self._jobs if job.task == task)
 
-    def _cut(self, task: Task) -> Batch:
+    def _cut(self, task: Task) -> JobBatch:
         """Take a batch of this task off the queue, the oldest jobs first; what does not fit stays where it was."""
         parts, room = [], self._max_batch
         for job in self._jobs:
@@ -146,12 +146,12 @@ class Worker:
                 room -= len(items)
                 parts.append((job, items))
         self._jobs = [job for job in self._jobs if job.left]
-        return Batch(task, parts)
+        return JobBatch(task, parts)
 
     def _drop_unwanted(self) -> None:
         self._jobs = [job for job in self._jobs if job.wanted()]
 
-    def _perform(self, voice: Duovox, batch: Batch) -> None:
+    def _perform(self, voice: Duovox, batch: JobBatch) -> None:
         """Run a batch; whatever happens in it happens to its own jobs alone."""
         try:
             results = self._run_task(voice, batch)
@@ -165,7 +165,7 @@ class Worker:
         else:
             batch.deliver(results)
 
-    def _run_task(self, voice: Duovox, batch: Batch) -> list[Any]:
+    def _run_task(self, voice: Duovox, batch: JobBatch) -> list[Any]:
         """The task's results, measured."""
         began, items = time.monotonic(), batch.items
         self._metrics.batch.observe(len(items))
@@ -177,15 +177,15 @@ class Worker:
         finally:
             self._metrics.computing.inc(time.monotonic() - began)
 
-    def _perform_apart(self, voice: Duovox, batch: Batch, error: DuovoxError) -> None:
+    def _perform_apart(self, voice: Duovox, batch: JobBatch, error: DuovoxError) -> None:
         """The error is one job's: with others in the batch, find out whose by running each alone."""
         if len(batch.parts) == 1:
             return batch.fail(lambda: mended_by_the_caller(error))
         for part in batch.parts:
             if part[0].wanted():
-                self._perform(voice, Batch(batch.task, [part]))
+                self._perform(voice, JobBatch(batch.task, [part]))
 
-    def _check(self, batch: Batch) -> None:
+    def _check(self, batch: JobBatch) -> None:
         if self._hurry or not batch.wanted():
             raise AbandonedError
 

@@ -1,60 +1,141 @@
-"""Sound files and arrays of samples to mono waves, and back: the only module that opens sound.
+"""Sound files and arrays of samples to sounds, and waves to sound files: the only module that opens sound.
 
-Takes paths and arrays from the user, gives float32 waves (S,) to `data`, `mel` and the public object. No torch here.
+Takes paths, open files and arrays from the user, gives excerpts (see `hearing`) and float32 waves (S,) to `data`, the public object,
+the evaluation and the server. No torch here.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
-import soxr
 from numpy.typing import NDArray
 
 from duovox.contracts import AudioError, OutputError
 from duovox.files import write_whole
-
-Wave = NDArray[np.float32]
+from duovox.sound.containers import claimed_frames, mended
+from duovox.sound.hearing import Excerpt, Sound, Wave, check_samples, hear, resample, to_wave
+from duovox.sound.ogg import with_fixed_serial
+from duovox.sound.quiet import quiet
+from duovox.text import printable
 
 READABLE = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 WRITABLE = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS")}
 MAX_SECONDS = 60.0
+MAX_SAMPLES_A_SECOND = 768_000
+"""Of all channels together, for every second allowed: a few bytes of FLAC can claim, and give, any number."""
+_BLOCK = 4096  # frames
 _INTEGERS = {"uint8": (128, 128), "int16": (0, 2**15), "int32": (0, 2**31)}  # dtype: (offset, full scale)
 
 
-def read_audio(path: str | Path, rate: int, max_seconds: float = MAX_SECONDS) -> Wave:
-    """A sound file as a mono wave (S,), float32, resampled to `rate` Hz; channels are averaged.
+class TooLongError(AudioError):
+    """A sound lasts longer, or has more samples, than is allowed."""
 
-    Raises `AudioError` for a file that is missing, unreadable, not sound, without samples, longer than `max_seconds`
-    (seen from its header, before it is decoded) or that holds non-finite samples.
+
+class UnreadableError(AudioError):
+    """A file is no sound that can be read."""
+
+
+def read_excerpt(source: str | Path | BinaryIO, rate: int, samples: int, max_seconds: float = MAX_SECONDS) -> Excerpt:
+    """The part of a sound file that counts, by the rule of `hearing.hear`: (samples,) at `rate` Hz.
+
+    Raises `AudioError`, with the path in front, for a file that is missing, unreadable, not sound, longer than `max_seconds` (counted
+    while it is decoded, whatever its header says), silent, or whose samples cannot be used.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AudioError(f"{path}: {'is a folder, not a sound file' if path.is_dir() else 'no such file'}")
-    try:
-        with path.open("rb") as handle:
-            return decode_audio(handle, rate, max_seconds)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except AudioError as error:
-        raise AudioError(f"{path}: {error}") from None
+    if not isinstance(source, str | Path):
+        return hear(decode_sound(source, max_seconds), rate, samples)
+    with _opened(Path(source)) as file:
+        return hear(decode_sound(file, max_seconds), rate, samples)
+
+
+def read_audio(path: str | Path, rate: int, max_seconds: float = MAX_SECONDS) -> Wave:
+    """A whole sound file as a mono wave (S,), float32, resampled to `rate` Hz; channels are averaged, unless they cancel.
+
+    Raises `AudioError` as `read_excerpt` does, but takes silence.
+    """
+    with _opened(Path(path)) as file:
+        return decode_audio(file, rate, max_seconds)
 
 
 def decode_audio(file: BinaryIO, rate: int, max_seconds: float = MAX_SECONDS) -> Wave:
     """As `read_audio`, from an open file."""
+    return to_wave(decode_sound(file, max_seconds), rate)
+
+
+def decode_sound(file: BinaryIO, max_seconds: float = MAX_SECONDS) -> Sound:
+    """An open sound file, from where it stands on, with all its channels at its own rate.
+
+    What a header says of lengths is not believed: all that is there is decoded, up to the limits. A damaged file gives what comes
+    before the damage. Raises `UnreadableError`, and `TooLongError` for more than `max_seconds`, or more samples than they may have.
+    """
+    content = file.read(int(max_seconds * MAX_SAMPLES_A_SECOND * 4))
+    if not content:
+        raise UnreadableError(f"is empty; readable are {', '.join(READABLE)}")
     try:
-        with soundfile.SoundFile(file) as sound:
-            _check_length(sound.frames / sound.samplerate, max_seconds)
-            samples = sound.read(int(max_seconds * sound.samplerate) + 1, dtype="float32", always_2d=True)
-            return _to_wave(samples, sound.samplerate, rate, max_seconds)
+        with quiet(content), _Stream(io.BytesIO(mended(content))) as stream:
+            samples, broken = _decoded(stream, claimed_frames(content), max_seconds)
+            return Sound(samples, stream.samplerate, broken)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        kind = "is empty" if file.seek(0, io.SEEK_END) == 0 else f"is not sound that can be read ({_libsndfile_words(error)})"
-        raise AudioError(f"{kind}; readable are {', '.join(READABLE)}") from None
+        raise _unreadable(error) from None
+
+
+class _Stream(soundfile.SoundFile):
+    """A sound file read from its start to its end. Not seekable: soundfile seeks after each read, which fails for unknown lengths."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _decoded(stream: _Stream, claimed: int, max_seconds: float) -> tuple[NDArray[np.float32], bool]:
+    """All samples (S, channels) of a stream, and whether they end in damage; `claimed` frames are certainly sound, if there are so many."""
+    blocks, frames, damaged = [np.zeros((0, stream.channels), np.float32)], 0, False
+    most = max_seconds * min(stream.samplerate, MAX_SAMPLES_A_SECOND / stream.channels)
+    while True:
+        before = claimed - frames if frames < claimed else _BLOCK
+        try:
+            block = stream.read(min(_BLOCK, before), dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError:  # behind the claimed end it may be anything, a player's tag for instance
+            damaged = not 0 < claimed <= frames
+            break
+        if not len(block):
+            break
+        blocks.append(block)
+        frames += len(block)
+        if frames > most:
+            raise _too_long(stream, max_seconds)
+    if damaged and not frames:
+        raise RuntimeError("damaged from its start on")
+    return np.concatenate(blocks), damaged
+
+
+def _too_long(stream: _Stream, max_seconds: float) -> TooLongError:
+    if stream.samplerate * stream.channels <= MAX_SAMPLES_A_SECOND:
+        return TooLongError(f"lasts longer than the {max_seconds:g} s allowed")
+    kind = f"{stream.channels} channels at {stream.samplerate} Hz"
+    return TooLongError(f"has too many samples ({kind}); save it with fewer channels, at 48000 Hz or less")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to decode; every error about it begins with its path."""
+    name = printable(str(path))
+    if not path.is_file():
+        kind = "is a folder, not a sound file" if path.is_dir() else "is a broken link" if path.is_symlink() else "no such file"
+        raise AudioError(f"{name}: {kind}")
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read: {error.strerror or error}") from None
+    except AudioError as error:
+        raise type(error)(f"{name}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -67,31 +148,30 @@ class Header:
 
 
 def read_header(file: BinaryIO) -> Header:
-    """The header of an open sound file, which is left at its start. Raises `AudioError` for a file that is no readable sound."""
+    """The header of an open sound file, which is left at its start. Raises `UnreadableError` for a file that is no readable sound."""
+    start = file.read(4)
+    file.seek(0)
     try:
-        with soundfile.SoundFile(file) as sound:
+        with quiet(start), soundfile.SoundFile(file) as sound:
             return Header(sound.frames, sound.samplerate, sound.channels)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise AudioError(f"is not sound that can be read ({_libsndfile_words(error)}); readable are {', '.join(READABLE)}") from None
+        raise _unreadable(error) from None
     finally:
         file.seek(0)
 
 
-def native_rate(path: str | Path) -> int:
-    """The sample rate in Hz a sound file is stored at. Raises `AudioError` for a file that is no readable sound."""
-    try:
-        with Path(path).open("rb") as handle:
-            return read_header(handle).rate
-    except (OSError, AudioError) as error:
-        raise AudioError(f"{path}: cannot be read as sound: {error}") from None
+def _unreadable(error: Exception) -> UnreadableError:
+    """The reason in a libsndfile error, without the file handle it starts with."""
+    words = str(getattr(error, "error_string", error)).rstrip(".")
+    return UnreadableError(f"is not sound that can be read ({words}); readable are {', '.join(READABLE)}")
 
 
-def as_wave(samples: Any, rate: float, target_rate: int, max_seconds: float = MAX_SECONDS) -> Wave:
-    """An array of samples at `rate` Hz as a mono wave (S,), float32, resampled to `target_rate` Hz.
+def as_sound(samples: Any, rate: float, max_seconds: float = MAX_SECONDS) -> Sound:
+    """An array of samples at `rate` Hz as a sound.
 
-    One axis is (S,); of two axes the shorter one is the channels, which are averaged. Floats are taken as they are (full
-    scale is 1), uint8, int16 and int32 are scaled to [-1, 1). Raises `AudioError` for anything else, and for a rate that is
-    not positive, no samples, more than `max_seconds` of them, or non-finite ones.
+    One axis is (S,); of two axes the shorter one is the channels. Floats are taken as they are (full scale is 1), uint8, int16 and
+    int32 are scaled to [-1, 1). Raises `AudioError` for anything else, for a rate that is not positive, and for more than
+    `max_seconds`.
     """
     if not (isinstance(rate, int | float | np.number) and math.isfinite(rate) and rate > 0):
         raise AudioError(f"the sample rate must be a positive number of Hz, not {rate!r}")
@@ -102,13 +182,17 @@ def as_wave(samples: Any, rate: float, target_rate: int, max_seconds: float = MA
     if array.ndim not in (1, 2):
         raise AudioError(f"expected samples of shape (S,), (S, channels) or (channels, S), got {array.shape}")
     channels_last = array.reshape(-1, 1) if array.ndim == 1 else array if array.shape[0] >= array.shape[1] else array.T
-    return _to_wave(_as_floats(channels_last), rate, target_rate, max_seconds)
+    if len(channels_last) > max_seconds * rate:
+        raise TooLongError(f"lasts {len(channels_last) / rate:.4g} s, longer than the {max_seconds:g} s allowed")
+    return Sound(_as_floats(channels_last), rate)
 
 
-def fit_length(wave: Wave, samples: int) -> Wave:
-    """The wave (S,) zero-padded or cut at its end to exactly `samples`."""
-    fitted: Wave = np.pad(wave[:samples], (0, max(0, samples - len(wave))))
-    return fitted
+def as_wave(samples: Any, rate: float, target_rate: int, max_seconds: float = MAX_SECONDS) -> Wave:
+    """An array of samples at `rate` Hz (see `as_sound`) as a mono wave (S,), float32, at `target_rate` Hz: the channels averaged,
+    whatever they hold. Raises `AudioError` as `as_sound` does, and for no samples or non-finite ones."""
+    sound = as_sound(samples, rate, max_seconds)
+    check_samples(sound.samples)
+    return resample(sound.samples.mean(axis=1, dtype=np.float64), rate, target_rate)
 
 
 def write_audio(path: str | Path, wave: NDArray[Any], rate: int, force: bool = False, parents: bool = False) -> Path:
@@ -130,7 +214,7 @@ def encode_audio(wave: NDArray[Any], rate: int, suffix: str) -> bytes:
     kind, subtype = WRITABLE[suffix]
     sound = io.BytesIO()
     soundfile.write(sound, np.clip(mono, -1, 1), rate, format=kind, subtype=subtype)
-    return _with_fixed_serial(sound.getvalue()) if kind == "OGG" else sound.getvalue()
+    return with_fixed_serial(sound.getvalue()) if kind == "OGG" else sound.getvalue()
 
 
 def _as_floats(array: NDArray[Any]) -> NDArray[Any]:
@@ -141,64 +225,3 @@ def _as_floats(array: NDArray[Any]) -> NDArray[Any]:
         raise AudioError(f"samples of type {array.dtype} are not sound; use floats in [-1, 1], or {', '.join(_INTEGERS)}")
     offset, full = _INTEGERS[array.dtype.name]
     return (array.astype(np.float64) - offset) / full
-
-
-def _check_length(seconds: float, max_seconds: float) -> None:
-    if seconds > max_seconds:
-        raise AudioError(f"lasts {seconds:.4g} s, longer than the {max_seconds:g} s allowed")
-
-
-def _to_wave(samples: NDArray[Any], rate: float, target_rate: int, max_seconds: float) -> Wave:
-    """(S, channels) floats at `rate` -> checked mono wave (S',) at `target_rate`."""
-    if samples.size == 0:
-        raise AudioError("holds no samples")
-    _check_length(len(samples) / rate, max_seconds)
-    mono = samples.mean(axis=1, dtype=np.float64)
-    if not np.isfinite(mono).all():
-        raise AudioError(f"holds {np.count_nonzero(~np.isfinite(mono))} samples that are not finite numbers")
-    if rate != target_rate:
-        try:
-            mono = soxr.resample(mono, rate, target_rate)
-        except (ValueError, RuntimeError) as error:
-            raise AudioError(f"cannot be resampled from {rate} Hz to {target_rate} Hz ({error})") from None
-    wave: Wave = mono.astype(np.float32)
-    if wave.size == 0:
-        raise AudioError(f"is shorter than one sample at {target_rate} Hz")
-    return wave
-
-
-def _with_fixed_serial(ogg: bytes) -> bytes:
-    """An Ogg stream with serial number 0 in place of a random one, so that the same sound gives the same bytes (RFC 3533)."""
-    content = bytearray(ogg)
-    start = 0
-    while start < len(content):
-        segments = content[start + 26]
-        end = start + 27 + segments + sum(content[start + 27 : start + 27 + segments])
-        content[start + 14 : start + 18] = bytes(4)
-        content[start + 22 : start + 26] = bytes(4)
-        content[start + 22 : start + 26] = _ogg_checksum(content[start:end]).to_bytes(4, "little")
-        start = end
-    return bytes(content)
-
-
-def _ogg_checksum(page: bytes | bytearray) -> int:
-    """CRC-32 of polynomial 0x04c11db7, most significant bit first, starting from 0."""
-    checksum = 0
-    for byte in page:
-        checksum = (checksum << 8) & 0xFFFFFFFF ^ _CRC_TABLE[checksum >> 24 ^ byte]
-    return checksum
-
-
-def _crc_table() -> list[int]:
-    table = list(range(256))
-    for _ in range(32):
-        table = [(value << 1) ^ (0x104C11DB7 if value >> 31 else 0) for value in table]
-    return table
-
-
-_CRC_TABLE = _crc_table()
-
-
-def _libsndfile_words(error: Exception) -> str:
-    """The reason in a libsndfile error, without the file handle it starts with."""
-    return str(getattr(error, "error_string", error)).rstrip(".")

@@ -16,6 +16,7 @@ from duovox.contracts import Classifier
 from duovox.data import Batches, Features, in_order
 from duovox.diffusion.noise import add_noise, training_sigma
 from duovox.model import build_classifier
+from duovox.networks.layout import to_channels_last
 from duovox.sound.mel import scale_mel
 from duovox.training.ema import averaged
 
@@ -58,7 +59,7 @@ class ClassifierTraining:
         torch.manual_seed(self.train.seed)
         self.network = (network or build_classifier(recipe, len(features.labels))).to(device)
         if network is None:
-            self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(self.network)
         self.average = averaged(self.network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}

@@ -16,6 +16,7 @@ from duovox.config import Recipe
 from duovox.contracts import DataError
 from duovox.data import Batches, Features, in_order
 from duovox.evaluation.judge import HOP, SAMPLE_RATE, Judge, JudgeMel, Kind, build_network
+from duovox.networks.layout import to_channels_last
 from duovox.training.classifier import decayed_groups
 from duovox.training.ema import averaged
 
@@ -59,7 +60,7 @@ class JudgeTraining:
         self.kind: Kind = recipe.judge
         self.most_shift = self.train.shift_frames * HOP
         torch.manual_seed(self.train.seed)
-        self.network = build_network(self.kind, len(features.labels)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = to_channels_last(build_network(self.kind, len(features.labels)).to(device))
         self.front = JudgeMel().to(device)
         self.average = averaged(self.network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)

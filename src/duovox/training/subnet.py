@@ -17,6 +17,7 @@ from duovox.data import Batches, Features, in_order
 from duovox.diffusion.noise import add_noise, precondition, training_sigma
 from duovox.model import ScoreModel, build_model
 from duovox.networks.base import TappedClassifier
+from duovox.networks.layout import to_channels_last
 from duovox.sound.mel import scale_mel
 from duovox.training.classifier import decayed_groups, shift_frames
 from duovox.training.ema import averaged
@@ -51,7 +52,7 @@ class SubnetTraining:
         torch.manual_seed(self.train.seed)
         self.model: ScoreModel = build_model(recipe, classifier).to(device)
         for ours in (self.model.score_network, *[self.model.classifier] * (recipe.external is None)):
-            ours.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(ours)
         self.average = averaged(self.model.score_network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"subnet": self.model.score_network, "average": self.average}

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from duovox.config import MelConfig, Recipe
 from duovox.data import Batches, Features
+from duovox.networks.layout import refuse_overrun
 from duovox.sound.mel import LogMel
 from duovox.sound.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
 from duovox.sound.vocoder.istft_net import ISTFTNet
@@ -72,6 +73,7 @@ class VocoderTraining:
         torch.manual_seed(self.train.seed)
         self.generator = ISTFTNet(self.settings, self.mel).to(device)
         self.discriminators = Discriminators(self.settings.discriminator_width).to(device)
+        refuse_overrun(self.discriminators)
         self.ema = AveragedModel(self.generator, multi_avg_fn=get_ema_multi_avg_fn(self.train.ema_decay))
         self.modules: dict[str, nn.Module] = {"generator": self.generator, "discriminators": self.discriminators, "ema": self.ema}
         self.optimizers = {

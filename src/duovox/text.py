@@ -1,0 +1,46 @@
+"""Text that users give and read: files with byte order marks, one spelling of a name, control characters escaped. Imports nothing of
+duovox.
+"""
+
+from __future__ import annotations
+
+import codecs
+import unicodedata
+from pathlib import Path
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_UNSEEN = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode categories that break a line, steer a terminal or cannot be encoded."""
+_DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""Characters that turn the direction of what follows, so that a name reads as another."""
+
+
+def read_text(path: Path) -> str:
+    """A text file of a user's: UTF-8, with or without a byte order mark, or UTF-16 with one. Raises `OSError`, `UnicodeDecodeError`."""
+    content = path.read_bytes()
+    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    return content.decode(encoding).replace("\r\n", "\n")
+
+
+def same_spelling(name: str) -> str:
+    """A name in the one Unicode form (NFC) in which names are compared: some systems give "ü" as one character, others as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def printable(text: str) -> str:
+    """The text on one line, as a terminal may show it: control characters, line ends and turns of direction are escaped."""
+    return "".join(_escape(c) if unicodedata.category(c) in _UNSEEN or c in _DIRECTIONS else c for c in text)
+
+
+def label_fault(label: str) -> str:
+    """Why a text cannot be a label, in words that follow it; empty where it can."""
+    if not label.strip():
+        return "is empty"
+    if label in (".", ".."):
+        return "is no name"
+    unseen = next((c for c in label if unicodedata.category(c) in _UNSEEN), None)
+    return f"holds the character {_escape(unseen)}" if unseen else ""
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
