@@ -27,7 +27,8 @@ from duovox.config import to_dict
 from duovox.contracts import GuideAt
 from duovox.costs import count_costs
 from duovox.data import Features, in_order
-from duovox.evaluation.report import Row, Scoring, evaluate_folder
+from duovox.evaluation.report import evaluate_folder
+from duovox.evaluation.rows import Row, Scoring
 from duovox.files import write_whole
 from duovox.generation import fill_folder, make_plan
 from duovox.runs import features_for

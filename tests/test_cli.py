@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import resource
@@ -224,7 +225,7 @@ def test_nothing_is_overwritten_without_force(
         (["high", "--interval", "3", "1"], ["guidance_low"]),
         (["seven"], ["unknown label 'seven'", "high, low, mid"]),
         (["../seven"], ["unknown label '../seven'"]),
-        (["x" * 300], ["File name too long"]),
+        (["x" * 300], ["unknown label"]),
         (["high", "--out", "clip.mp3"], ["cannot write .mp3", ".wav, .flac, .ogg"]),
         (["high", "--out", "clip.wav", "--n", "2"], ["give a folder"]),
         (["high", "--out", "y" * 300 + ".wav"], ["File name too long"]),
@@ -302,7 +303,8 @@ def sounds(here: Path) -> Path:
 
 def test_classify_prints_a_table(run: Run, sounds: Path, bundle_folder: Path) -> None:
     result = run("classify", "sounds", "--bundle", bundle_folder)
-    assert result.code == 0 and result.err == ""
+    assert result.code == 0
+    assert result.err == "note: sounds/top.flac: lasts 2.16 s, the loudest 0.24 s from 0.717 s on counts\n"
     lines = [line.split("\t") for line in result.out.splitlines()]
     assert [line[0] for line in lines] == ["sounds/high/0.wav", "sounds/low/1.wav", "sounds/mid/2.wav", "sounds/top.flac"]
     voice = Duovox.from_pretrained(bundle_folder)
@@ -313,7 +315,7 @@ def test_classify_prints_a_table(run: Run, sounds: Path, bundle_folder: Path) ->
 
 def test_classify_as_json(run: Run, sounds: Path, bundle_folder: Path) -> None:
     result = run("classify", "sounds/low", "sounds/top.flac", "--json", "--bundle", bundle_folder)
-    assert result.code == 0 and result.err == ""
+    assert result.code == 0 and result.err.startswith("note: sounds/top.flac: lasts 2.16 s")
     heard = json.loads(result.out)
     assert list(heard) == ["sounds/low/1.wav", "sounds/top.flac"]
     assert all(sum(p.values()) == pytest.approx(1, abs=1e-6) and tuple(p) == tuple(TONES) for p in heard.values())
@@ -327,11 +329,15 @@ def test_bad_files_are_told_and_good_ones_still_heard(run: Run, sounds: Path, bu
     (sounds / "header.wav").write_bytes(whole[:44])
     soundfile.write(sounds / "nan.wav", np.array([0.0, np.nan, 0.1]), 16000, subtype="FLOAT")
     soundfile.write(sounds / "long.wav", np.zeros(61 * 8000), 8000)
+    soundfile.write(sounds / "quiet.wav", np.zeros(8000), 8000)
+    soundfile.write(sounds / "scale.wav", 13000 * tone("low", 1), 16000, subtype="FLOAT")
+    (sounds / "lost.wav").symlink_to(sounds / "nowhere.wav")
+    (sounds / ".hidden.wav").write_bytes(b"passed over")
     result = run("classify", "sounds", "gone.wav", "--bundle", bundle_folder, *form)
     assert result.code == 1
-    lines = result.err.splitlines()
+    lines = [line for line in result.err.splitlines() if not line.startswith("note: ")]
     assert [line.split(": ")[1] for line in lines] == [
-        *(f"sounds/{name}.wav" for name in ("empty", "header", "long", "nan", "text")),
+        *(f"sounds/{name}.wav" for name in ("lost", "empty", "header", "long", "nan", "quiet", "scale", "text")),
         "gone.wav",
     ]
     assert all(line.startswith("duovox: ") for line in lines)
@@ -349,6 +355,26 @@ def test_classify_with_nothing_to_hear(run: Run, here: Path, bundle_folder: Path
     assert_one_line(run("classify", "gone.wav", "--bundle", here), "no duovox bundle")
 
 
+def test_standard_input_is_heard(run: Run, sounds: Path, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = sounds / "low" / "1.wav"
+    alone = json.loads(run("classify", file, "--json", "--bundle", bundle_folder).out)
+    for content, code in ((file.read_bytes(), 0), (b"", 1)):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        result = run("classify", "-", "--json", "--bundle", bundle_folder)
+        assert result.code == code
+        assert json.loads(result.out) == ({} if code else {"-": alone[str(file)]})
+    assert_one_line(result, "standard input: is empty")
+
+
+def test_strange_names_are_escaped(run: Run, sounds: Path, bundle_folder: Path) -> None:
+    shutil.copy(sounds / "top.flac", sounds / "a\nb\x1b[2J.flac")
+    (sounds / "c\rd.wav").write_bytes(b"no sound")
+    result = run("classify", "sounds", "--bundle", bundle_folder)
+    shown = r"sounds/a\nb\x1b[2J.flac"
+    assert shown + "\t" in result.out and f"note: {shown}: lasts" in result.err and r"duovox: sounds/c\rd.wav: is not sound" in result.err
+    assert result.err.count("\n") == 3 and not {"\x1b", "\r"} & set(result.out + result.err)
+
+
 def test_file_names_that_are_no_text(run: Run, sounds: Path, bundle_folder: Path) -> None:
     """Names are bytes; a terminal that cannot show one gets an escape instead of a traceback."""
     odd = os.fsencode(sounds / "odd") + b"\xff.wav"
@@ -364,12 +390,17 @@ def test_prepare_counts_and_says_what_it_left_out(run: Run, here: Path, tiny_wor
     words = Path(shutil.copytree(tiny_words, here / "words"))
     (words / "low" / "notes.txt").write_text("no sound")
     (words / "mid" / "broken.wav").write_bytes(b"RIFF")
+    for number in range(11):
+        write_audio(words / "high" / f"quiet\x1b{number}.wav", np.zeros(800), 16000)
+    write_audio(words / "high" / "long.wav", np.tile(tone("high", 1), 3), 16000)
     result = run("data", "prepare", "words", "--out", "features", "--recipe", recipe_file)
     assert result.code == 0
     table = [line.split() for line in result.out.splitlines()]
     assert table[0] == ["label", "train", "validation", "test"]
-    assert table[1:4] == [[label, "6", "2", "2"] for label in TONES]
-    assert "skipped low/notes.txt: " in result.out and "skipped mid/broken.wav: " in result.out
+    assert sum(map(int, table[1][1:])) == 11 and table[2:4] == [[label, "6", "2", "2"] for label in ("low", "mid")]
+    assert "note: 1 clips longer than 3840 samples were cut to their loudest part\n" in result.out
+    assert "skipped low/notes.txt: " in result.out and r"skipped high/quiet\x1b0.wav: is silent" in result.out and "\x1b" not in result.out
+    assert "... and 3 more, all in features/manifest.json; by reason:\n          11 is silent\n" in result.out
     assert sorted(contents(here / "features")) == ["log_mels.npy", "manifest.json", "waves.npy"]
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from duovox import provenance
-from duovox.provenance import digest_of, git_revision, machine, machines, note_machine
+from duovox import __version__, provenance
+from duovox.provenance import digest_of, git_revision, machine, machines, note_machine, versions
 
 CPU = torch.device("cpu")
 
@@ -21,6 +21,11 @@ def test_a_digest_is_that_of_the_file_as_it_is_now(tmp_path: Path) -> None:
         path.write_bytes(content)
         os.utime(path, ns=(number, number))
         assert digest_of(path) == hashlib.sha256(content).hexdigest() == digest_of(path)
+
+
+def test_versions_are_those_that_run() -> None:
+    found = versions()
+    assert found["torch"] == torch.__version__ and found["duovox"] == __version__ and found.keys() == {"duovox", "python", "torch", "numpy"}
 
 
 def test_the_machine_is_a_class_of_machines() -> None:

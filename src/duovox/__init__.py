@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["Clip", "Duovox", "MelInput", "WaveInput", "__version__", "load_network", "repurpose"]
 
 if TYPE_CHECKING:

@@ -24,10 +24,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from duovox.classifiers.loading import rebuild_network
-from duovox.config import Calibration, MelConfig, MelScale, Recipe, from_dict, to_dict, to_json
+from duovox.config import Calibration, MelConfig, MelScale, Recipe, check_labels, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, DuovoxError, OutputError
 from duovox.model import ScoreModel, build_classifier, build_external, build_model
 from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.text import read_text
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
@@ -51,8 +52,7 @@ class BundleConfig:
     calibration: Calibration = field(default_factory=Calibration)
 
     def __post_init__(self) -> None:
-        if not self.labels or len(set(self.labels)) < len(self.labels):
-            raise ConfigError(f"labels must be different names, at least one, not {list(self.labels)}")
+        check_labels("labels", self.labels)
         for name in ("origin", "scores", "digests"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{name}: expected a table, got {getattr(self, name)!r}")
@@ -122,7 +122,7 @@ def _read_config(folder: Path) -> BundleConfig:
     if not path.is_file():
         raise BundleError(f"{folder} is no duovox bundle: it has no config.json")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
         version = data.get("format") if isinstance(data, dict) else None
         if not (isinstance(version, int) and version in READABLE_FORMATS) or isinstance(version, bool):
             raise BundleError(f"{path} has bundle format {version!r}, duovox reads formats up to {FORMAT}; use a matching version")

@@ -19,6 +19,7 @@ from duovox.commands.serving import serve
 from duovox.commands.speaking import classify, generate
 from duovox.commands.training import bundle, calibrate, train
 from duovox.contracts import DuovoxError
+from duovox.text import printable
 
 app = tyro.extras.SubcommandApp()
 data_app = tyro.extras.SubcommandApp()
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except DuovoxError as error:
-        print(f"duovox: {error}", file=sys.stderr)
+        print(f"duovox: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("duovox: interrupted", file=sys.stderr)
@@ -62,6 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # what the file system says to a path of the user's, where no part of ours says it better
-        print(f"duovox: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), file=sys.stderr)
+        where = f": {error.filename}" if error.filename else ""
+        print(f"duovox: {printable(f'{error.strerror or error}{where}')}", file=sys.stderr)
         return 1
     return 0

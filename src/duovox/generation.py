@@ -44,7 +44,7 @@ class Request(NamedTuple):
 
     @property
     def file(self) -> Path:
-        """Where its clip lies below the folder: <label>/<seed>.wav, or <seed>.wav without a label."""
+        """Where its clip lies below the folder: <label>/<seed>.wav (the label by `safe_name`), or <seed>.wav without one."""
         return Path(safe_name(self.label) if self.label is not None else "", f"{self.seed}.wav")
 
 

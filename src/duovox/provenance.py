@@ -1,5 +1,6 @@
-"""Where figures come from: takes a file of weights or a device, gives its digest, and the machines that parts were trained on, to
-`runner` and `page`.
+"""Where figures come from: digests of files, versions of what computed, the machines that parts were trained on.
+
+Takes paths and devices; `evaluation` and `experiments` put what it gives beside their figures.
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
+import duovox
 from duovox.files import write_whole
+
+
+def versions() -> dict[str, str]:
+    """Of everything whose version can change a figure."""
+    return {"duovox": duovox.__version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
 
 
 def digest_of(path: Path) -> str:

@@ -19,8 +19,9 @@ from duovox.evaluation.clips import Clips
 from duovox.evaluation.judge import Judge, Scores, build_network
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import reference_scores
-from duovox.evaluation.report import Report, Row, Scoring, draw, evaluate_folder, label_mix
+from duovox.evaluation.report import Report, draw, evaluate_folder, label_mix
 from duovox.evaluation.report import evaluate as evaluate_in_full
+from duovox.evaluation.rows import Row, Scoring
 from duovox.sound.audio import write_audio
 
 LABELS = ("low", "middle", "high")

@@ -20,7 +20,7 @@ from duovox.config import Recipe, SampleConfig, to_dict, write_recipe
 from duovox.contracts import BundleError, ConfigError, DataError, LabelError
 from duovox.evaluation import systems
 from duovox.evaluation.judge import Judge, build_network
-from duovox.evaluation.report import Scoring
+from duovox.evaluation.rows import Scoring
 from duovox.evaluation.systems import Generation, evaluate_model, make_clips, open_system, read_made
 from duovox.generation import SETTINGS
 from duovox.sound.audio import write_audio

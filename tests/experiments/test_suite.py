@@ -17,7 +17,7 @@ from conftest import TONES
 from duovox import cli, generation
 from duovox.config import Recipe, UNetConfig, write_recipe
 from duovox.contracts import ConfigError, DataError, GenerationError, LabelError, OutputError, TrainingError
-from duovox.evaluation import clips
+from duovox.evaluation import systems
 from duovox.evaluation.judge import Judge, build_network
 from duovox.experiments import figures, runner
 from duovox.experiments.options import Options
@@ -180,7 +180,7 @@ def test_a_folder_of_another_recipe_is_refused_by_name(options: Options, table1:
         run_experiment("table1", replace(options, updates=3))
 
 
-def test_a_trial_hashes_its_model_once_and_reads_each_clip_once(
+def test_a_trial_hashes_its_model_once_and_reads_its_clips_once(
     options: Options, table1: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many batches it has: six clips in three."""
@@ -194,11 +194,11 @@ def test_a_trial_hashes_its_model_once_and_reads_each_clip_once(
         monkeypatch.setattr(module, name, lambda *given: counted.update([name]) or whole(*given))
 
     counting(generation, "deciding_facts")
-    counting(clips, "read_audio")
+    counting(systems, "read_files")
     counting(Duovox, "generate_batch")
     (trial,) = [trial for trial in bench.trials(bench.plan.system("unet")) if trial.name == "gamma3_s1"]
     assert bench._try(bench.plan.system("unet"), trial, runner.Clock())
-    assert counted == {"generate_batch": 3, "deciding_facts": 1, "read_audio": 6}
+    assert counted == {"generate_batch": 3, "deciding_facts": 1, "read_files": 1}
 
 
 def test_a_trial_stops_between_two_batches(options: Options, table1: Finished, tmp_path: Path) -> None:

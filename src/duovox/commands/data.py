@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from tyro.conf import Positional
 
 from duovox.config import read_recipe
+from duovox.text import printable
+
+SHOWN = 10
+"""Files left out that are named one by one."""
 
 
 def fetch(name: Positional[Literal["sc09", "speech_commands_v0.01", "speech_commands_v0.02"]], /, out: Path = Path("data")) -> None:
@@ -28,7 +34,7 @@ def prepare(
     out: Path,
     labels: str | None = None,
     recipe: str = "compact",
-    workers: int = 2,
+    workers: int | None = None,
     force: bool = False,
 ) -> None:
     """Decode a folder of words (<root>/<label>/*.wav ...) or Speech Commands once into a feature folder.
@@ -38,7 +44,7 @@ def prepare(
         out: The feature folder to write; left as it is where it is up to date.
         labels: Which words: `sc09`, or names separated by commas. All sub-folders if left out.
         recipe: Name or file of the recipe whose mel settings to use.
-        workers: Decoding processes.
+        workers: Decoding processes; one for each usable core if left out.
         force: Build again even if up to date.
     """
     from duovox.data import prepare as prepare_data
@@ -47,7 +53,16 @@ def prepare(
     print(f"{'label':12}" + "".join(f"{split:>12}" for split in ("train", "validation", "test")))
     for label, counts in manifest.counts.items():
         print(f"{label:12}" + "".join(f"{counts.get(split, 0):>12}" for split in ("train", "validation", "test")))
-    for name, reason in list(manifest.skipped.items())[:10]:
-        print(f"skipped {name}: {reason}")
-    if len(manifest.skipped) > 10:
-        print(f"... and {len(manifest.skipped) - 10} more, all in {out / 'manifest.json'}")
+    for note in manifest.notes:
+        print(f"note: {note}")
+    for name, reason in list(manifest.skipped.items())[:SHOWN]:
+        print(f"skipped {printable(name)}: {reason}")
+    if len(manifest.skipped) > SHOWN:
+        print(f"... and {len(manifest.skipped) - SHOWN} more, all in {out / 'manifest.json'}; by reason:")
+        for reason, count in _by_reason(manifest.skipped.values()):
+            print(f"{count:>12} {reason}")
+
+
+def _by_reason(reasons: Iterable[str]) -> list[tuple[str, int]]:
+    """How often each reason, the details in its brackets apart, the most frequent first."""
+    return Counter(reason.split(" (")[0] for reason in reasons).most_common()

@@ -62,6 +62,7 @@ def evaluate(
     seed: int = 0,
     fid: bool = True,
     resamples: int = 200,
+    cas: bool = False,
     batch: int = 8,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
     out: Path | None = None,
@@ -86,6 +87,8 @@ def evaluate(
         seed: Seed of every random choice in scoring.
         fid: Compute FID, which needs more clips than the judge has features.
         resamples: Resamples of each bootstrap interval; 0 leaves them out.
+        cas: Also the classification accuracy score: small classifiers trained on the clips alone (three times, some minutes), and on as
+            many real ones, tested on the real test clips.
         batch: Clips made at once; changes speed and memory, not the clips.
         device: Where to compute.
         out: Also write the report as <out>.json and <out>.md.
@@ -94,16 +97,19 @@ def evaluate(
     places = [out.with_name(out.name + suffix) for suffix in (".json", ".md")] if out else []
     refuse_existing(places, force)
     from duovox.devices import choose_device
+    from duovox.evaluation.cas import CasConfig
     from duovox.evaluation.judge import PACKAGED_JUDGE
     from duovox.evaluation.quality import load_quality
-    from duovox.evaluation.report import Scoring, evaluate_folder
+    from duovox.evaluation.report import evaluate_folder
+    from duovox.evaluation.rows import Scoring
     from duovox.evaluation.systems import Generation, evaluate_model, open_system
     from duovox.files import write_whole
 
     wanted = Generation(50 if n is None else n, sampling.given(), unconditional, batch)
     system, place = open_system(what, recipe, trust_code), choose_device(device)
     measure = load_quality(quality) if quality else None
-    scoring = Scoring(limit, seed, fid, measure, resamples, command="duovox " + shlex.join(sys.argv[1:]))
+    exam = CasConfig(device=str(place)) if cas else None
+    scoring = Scoring(limit, seed, fid, measure, resamples, exam, "duovox " + shlex.join(sys.argv[1:]))
     if isinstance(system, Path):
         _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips})
         report = evaluate_folder(system, judge or PACKAGED_JUDGE, data, scoring, str(place))

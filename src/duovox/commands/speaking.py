@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
@@ -11,12 +12,15 @@ from tyro.conf import Positional, arg
 from duovox import __version__
 from duovox.commands.options import Sampling, SamplingOptions, refuse_existing
 from duovox.config import to_dict
-from duovox.contracts import ConfigError, DuovoxError, OutputError
+from duovox.contracts import DuovoxError, OutputError
+from duovox.files import safe_name, write_whole
+from duovox.text import printable
 
 if TYPE_CHECKING:
     from duovox.voice import Clip
 
 AudioFormat = Literal["wav", "flac", "ogg"]
+STANDARD_INPUT = Path("-")
 SOUND_SUFFIXES = tuple(f".{name}" for name in get_args(AudioFormat))
 
 
@@ -61,26 +65,28 @@ def generate(
     places = _clip_paths(out, label, seed, n, format)
     refuse_existing([p.with_suffix(s) for p in places for s in _suffixes(p, spectrogram)], force)
     from duovox.devices import choose_device
+    from duovox.generation import cut, generate_each, make_plan
     from duovox.voice import Duovox, refuse_faulty
 
     voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
     wanted, settings = None if label == "any" and label not in voice.labels else label, voice.settings(**sampling.given())
-    if batch < 1:
-        raise ConfigError(f"--batch must be at least 1, not {batch}")
     voice.check_request(wanted, seed, n)
     faulty: list[Clip] = []
-    for start in range(0, n, batch):
-        requests = [(wanted, seed + number) for number in range(start, min(start + batch, n))]
-        clips = voice.generate_batch(requests, settings, vocoder)
-        for path, clip in zip(places[start:], clips, strict=False):
-            if clip.fault and not keep_faulty:
-                continue
+    made = generate_each(voice, cut(make_plan([wanted], n, seed), batch), settings, vocoder)
+    for path, (_, clip) in zip(places, made, strict=True):
+        if clip.fault:
+            faulty.append(clip)
+        if not clip.fault or keep_faulty:
             _write_clip(path, clip, voice.config.digest, spectrogram, force)
-            heard = max(clip.probabilities, key=clip.probabilities.__getitem__)
-            print(f"{path}: {clip.label or 'unconditional'}, seed {clip.seed}, heard as {heard} ({clip.probabilities[heard]:.3f})")
-        faulty += [clip for clip in clips if clip.fault]
+            print(f"{printable(str(path))}: {_summary(clip)}")
     if not keep_faulty:
         refuse_faulty(faulty, n)
+
+
+def _summary(clip: Clip) -> str:
+    heard = max(clip.probabilities, key=clip.probabilities.__getitem__)
+    said = "unconditional" if clip.label is None else printable(clip.label)
+    return f"{said}, seed {clip.seed}, heard as {printable(heard)} ({clip.probabilities[heard]:.3f})"
 
 
 def _clip_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat) -> list[Path]:
@@ -91,7 +97,7 @@ def _clip_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat) -
         if n != 1:
             raise OutputError(f"{out} is one file, but {n} clips were asked for; give a folder")
         return [out]
-    return [out / f"{label}_{number}.{format}" for number in range(seed, seed + n)]
+    return [out / f"{safe_name(label)}_{number}.{format}" for number in range(seed, seed + n)]
 
 
 def _suffixes(path: Path, spectrogram: bool) -> list[str]:
@@ -99,7 +105,6 @@ def _suffixes(path: Path, spectrogram: bool) -> list[str]:
 
 
 def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: bool) -> None:
-    from duovox.files import write_whole
     from duovox.sound.audio import write_audio
     from duovox.sound.picture import sheet
 
@@ -127,10 +132,10 @@ def classify(
     as_json: Annotated[bool, arg(name="json")] = False,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
 ) -> None:
-    """Recognise the word in sound files, or in all sound files below a folder.
+    """Recognise the word in sound files, or in all sound files below a folder. What was cut is told on standard error.
 
     Args:
-        sounds: Files (wav, flac, ogg, opus, mp3) or folders. Of a longer sound the loudest second counts.
+        sounds: Files (wav, flac, ogg, opus, mp3) or folders; - reads standard input. Of a longer sound the loudest second counts.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
         as_json: Print one JSON object with every label's probability per file.
@@ -140,26 +145,45 @@ def classify(
     from duovox.sound.audio import READABLE
     from duovox.voice import Duovox
 
-    files = [f for s in sounds for f in (_sounds_below(s, READABLE) if s.is_dir() else [s])]
-    if not files:
+    files, failed = _files_of(sounds)
+    if not files and not failed:
         raise DuovoxError(f"no sound files ({', '.join(READABLE)}) in {', '.join(map(str, sounds)) or 'nothing'}")
     voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
     results: dict[str, dict[str, float]] = {}
-    failed: list[str] = []
     for file in files:
         try:
-            results[str(file)] = voice.classify(file)
+            heard = voice.listen(sys.stdin.buffer if file == STANDARD_INPUT else file)
         except DuovoxError as error:
-            failed.append(str(error))
-    if as_json:
-        print(json.dumps(results, indent=2))
-    else:
-        for name, probabilities in results.items():
-            best = sorted(probabilities.items(), key=lambda item: -item[1])[:3]
-            print(f"{name}\t" + "\t".join(f"{label} {p:.3f}" for label, p in best))
+            failed.append(f"standard input: {error}" if file == STANDARD_INPUT else str(error))
+        else:
+            results[str(file)] = heard.probabilities
+            for note in heard.notes:
+                print(f"note: {printable(str(file))}: {note}", file=sys.stderr)
+    print(json.dumps(results, indent=2) if as_json else "".join(map(_table_line, results.items())), end="\n" if as_json else "")
+    for line in failed[:-1]:
+        print(f"duovox: {printable(line)}", file=sys.stderr)
     if failed:
-        raise DuovoxError("\nduovox: ".join(failed))
+        raise DuovoxError(failed[-1])
 
 
-def _sounds_below(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+def _files_of(sounds: tuple[Path, ...]) -> tuple[list[Path], list[str]]:
+    """The files that are named or lie in the folders named, and what is wrong with others there."""
+    from duovox.sound.folders import find_sounds
+
+    files: list[Path] = []
+    wrong: list[str] = []
+    for sound in sounds:
+        if sound.is_dir():
+            found = find_sounds(sound)
+            files += found.sounds
+            wrong += [f"{path}: {reason}" for path, reason in found.unusable.items()]
+        else:
+            files.append(sound)
+    return files, wrong
+
+
+def _table_line(result: tuple[str, dict[str, float]]) -> str:
+    """The three most probable labels of a file."""
+    name, probabilities = result
+    best = sorted(probabilities.items(), key=lambda item: -item[1])[:3]
+    return f"{printable(name)}\t" + "\t".join(f"{label} {p:.3f}" for label, p in best) + "\n"

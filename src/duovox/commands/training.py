@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from duovox.commands.options import parse_seconds
 from duovox.config import read_recipe
 from duovox.contracts import DuovoxError
+from duovox.text import read_text
 
 
 def train(
@@ -110,7 +111,7 @@ def calibrate(
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DuovoxError(f"cannot read {path}: {error}") from None
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from duovox.config.fields import check, from_dict, require
+from duovox.config.fields import check, check_labels, from_dict, require
 from duovox.contracts import ConfigError
+from duovox.text import read_text
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,7 @@ class ExternalConfig:
             require(isinstance(json.loads(self.arguments), dict), "external.arguments must be a JSON object")
         except ValueError as error:
             raise ConfigError(f"external.arguments is no JSON: {error}") from None
-        require(
-            len(self.labels) > 0 and len(set(self.labels)) == len(self.labels),
-            f"external.labels must be different names, at least one, not {list(self.labels)}",
-        )
+        check_labels("external.labels", self.labels)
         names = [tap.name for tap in self.taps]
         require(len(set(names)) == len(names), f"external.taps: each layer once, not {names}")
 
@@ -139,7 +137,7 @@ def read_input(text: str) -> MelInput | WaveInput:
     if not text.endswith(".toml"):
         raise ConfigError(f"{text!r} does not say what the classifier takes; write mel, wave, wave:B1S:8000, or the path of a .toml file")
     try:
-        data = tomllib.loads(Path(text).read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(Path(text)))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read {text}: {error}") from None
     if set(data) == {"mel_input"}:

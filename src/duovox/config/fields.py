@@ -14,6 +14,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from duovox.contracts import ConfigError
+from duovox.text import label_fault
 
 T = TypeVar("T")
 
@@ -36,6 +37,14 @@ def check(where: str, settings: Any, positive: str = "", not_negative: str = "",
         require(all(v > 0 for v in (value if isinstance(value, tuple) else (value,))), f"{where}.{name} must be positive, not {value}")
     for name in not_negative.split():
         require(getattr(settings, name) >= 0, f"{where}.{name} must not be negative, not {getattr(settings, name)}")
+
+
+def check_labels(where: str, labels: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless these are labels: different names, at least one."""
+    require(len(labels) > 0 and len(set(labels)) == len(labels), f"{where} must be different names, at least one, not {list(labels)}")
+    for label in labels:
+        fault = label_fault(label)
+        require(not fault, f"{where}: {label!r} cannot be a label, it {fault}")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

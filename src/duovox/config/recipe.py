@@ -16,6 +16,7 @@ from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.sound import MelConfig, VocoderConfig
 from duovox.config.training import SeenConfig, TrainConfig
 from duovox.contracts import ConfigError
+from duovox.text import read_text
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
             names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
             raise ConfigError(f"no recipe named {str(name_or_path)!r}; shipped recipes: {names}; or give the path of a .toml file")
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"cannot read recipe {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -17,7 +17,8 @@ from duovox.data import open_features
 from duovox.evaluation.clips import Clips, read_files
 from duovox.evaluation.judge import Judge
 from duovox.evaluation.reference import reference_scores
-from duovox.evaluation.report import Report, Scoring, evaluate, require_enough
+from duovox.evaluation.report import Report, evaluate
+from duovox.evaluation.rows import Scoring, require_enough, require_labels
 from duovox.generation import Request, fill_folder, make_plan
 from duovox.voice import Duovox
 
@@ -93,6 +94,7 @@ def evaluate_model(
     judge.require([*features.labels, *voice.labels])
     train, _ = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
     count = wanted.n * len(voice.labels)
+    require_labels(scoring, count if wanted.unconditional else 0, count)
     require_enough(count if scoring.limit is None else min(scoring.limit, count), train.features.shape[1], scoring.fid)
     with tempfile.TemporaryDirectory(prefix="duovox-") if clips is None else nullcontext(clips) as folder:
         make_clips(voice, Path(folder), wanted)

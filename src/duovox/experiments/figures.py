@@ -19,7 +19,8 @@ from duovox.data.features import FULL_SCALE
 from duovox.experiments.plan import GUIDED, Condition, Trial
 from duovox.experiments.results import Result, group_name
 from duovox.experiments.runner import Bench
-from duovox.files import write_whole
+from duovox.files import safe_name, write_whole
+from duovox.generation import Request
 from duovox.sound.audio import read_audio, write_audio
 from duovox.sound.hearing import fit_length
 from duovox.sound.mel import LogMel
@@ -93,8 +94,9 @@ def clips_of(bench: Bench, trial: Trial) -> dict[str, Path]:
     """The first clip of each label, or the first ones of an unconditional trial under their numbers."""
     folder, labels, seed = bench.clips_folder(trial), bench.plan.labels[:COLUMNS], trial.first_seed
     if trial.condition.gamma is None:
-        return {str(number): folder / f"{seed + number}.wav" for number in range(min(COLUMNS, bench.plan.n * len(bench.plan.labels)))}
-    return {label: folder / label / f"{seed}.wav" for label in labels}
+        count = min(COLUMNS, bench.plan.n * len(bench.plan.labels))
+        return {str(number): folder / Request(None, seed + number).file for number in range(count)}
+    return {label: folder / Request(label, seed).file for label in labels}
 
 
 def write_sheet(bench: Bench, path: Path) -> list[str]:
@@ -115,7 +117,7 @@ def write_sounds(bench: Bench, folder: Path) -> list[str]:
         _, wanted = bench.plan.system(trial.system).groups[-1]
         spoken = [(word, clip) for word, clip in clips_of(bench, trial).items() if not wanted or word in wanted]
         for word, clip in spoken[: SPOKEN[experiment]]:
-            names.append(f"{experiment}_{trial.system}_{trial.condition.name}_{word}.ogg")
+            names.append(f"{experiment}_{trial.system}_{trial.condition.name}_{safe_name(word)}.ogg")
             write_audio(folder / names[-1], read_audio(clip, rate), rate, force=True, parents=True)
     return names
 

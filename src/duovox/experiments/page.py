@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-import duovox
 from duovox.experiments.claims import ENOUGH_ACCURACY, RULES, Claim, recommended, regimes_claims, table1_claims
 from duovox.experiments.figures import plot_curves, write_sheet, write_sounds
 from duovox.experiments.plan import TRAIN_SNR, System
@@ -22,7 +17,7 @@ from duovox.experiments.robustness import Robustness
 from duovox.experiments.runner import Bench
 from duovox.experiments.tables import cells, heads, results_notes, results_table, robustness_table, spread_text
 from duovox.files import write_whole
-from duovox.provenance import digest_of, machines
+from duovox.provenance import digest_of, machines, versions
 from duovox.runs import read_weights
 
 _TITLES = {
@@ -171,7 +166,6 @@ def _without_only(words: Sequence[str]) -> list[str]:
 
 
 def _sources(bench: Bench) -> list[str]:
-    versions = {"duovox": duovox.__version__, "python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     sample = bench.plan.systems[0].recipe.sample
     notes = {note for t in bench.plan.trials for note in (bench.record(t) or {}).get("notes", [])[1:]}
     lines = [
@@ -181,7 +175,7 @@ def _sources(bench: Bench) -> list[str]:
         *_classifiers(bench),
         *([f"{bench.quality.name}: {bench.quality.about}."] if bench.quality else []),
         *(f"Note: {note}." for note in sorted(notes)),
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items()) + ".",
+        "Versions: " + ", ".join(f"{name} {version}" for name, version in versions().items()) + ".",
     ]
     return lines
 

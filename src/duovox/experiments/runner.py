@@ -29,7 +29,8 @@ from duovox.evaluation.judge import Judge
 from duovox.evaluation.metrics import fit_gaussian, frechet_distance
 from duovox.evaluation.quality import Quality
 from duovox.evaluation.reference import reference_scores
-from duovox.evaluation.report import Scoring, evaluate
+from duovox.evaluation.report import evaluate
+from duovox.evaluation.rows import Scoring
 from duovox.evaluation.systems import Generation, make_clips, read_made
 from duovox.experiments.plan import Plan, System, Trial
 from duovox.files import differences, write_whole

@@ -37,15 +37,16 @@ class StridedPointwise(nn.Conv2d):
 def to_channels_last(network: Network) -> Network:
     """Lay out a network of ours channels last, in place; returns it. Raises as `refuse_overrun` does."""
     refuse_overrun(network)
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def refuse_overrun(network: nn.Module) -> None:
     """Raise `ConfigError` for a network that is to compute channels last and has a layer that would overrun its memory there."""
     for name, layer in overrunning(network):
         raise ConfigError(
-            f"{type(network).__name__}.{name} is a 1x1 convolution of {_written(layer)} channels at stride {layer.stride}: in "
-            "channels-last memory torch writes past its end on processors with AVX2; give it 8 channels or more, or use networks.layout.StridedPointwise"
+            f"{type(network).__name__}.{name} is a 1x1 convolution of {_written(layer)} channels at stride {layer.stride}: "
+            "in channels-last memory torch writes past its end on processors with AVX2; "
+            "give it 8 channels or more, or use networks.layout.StridedPointwise"
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from duovox.contracts import ConfigError
 from duovox.sound.audio import MAX_SECONDS
+from duovox.text import read_text
 
 MAX_CLIPS = 16
 """The most clips that one request may ask for."""
@@ -89,10 +90,10 @@ class ServeConfig:
 def read_token(path: Path) -> str:
     """The token in a file, without the white space around it. Raises `ConfigError` for one that is short or cannot be sent."""
     try:
-        token = path.read_text(encoding="ascii").strip()
+        token = read_text(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the token in {path}: {error}") from None
-    usable = len(token) >= MIN_TOKEN and token.isprintable() and " " not in token
+    usable = len(token) >= MIN_TOKEN and token.isascii() and token.isprintable() and " " not in token
     _require(usable, f"{path} must hold a token of at least {MIN_TOKEN} printable characters without spaces")
     return token
 
