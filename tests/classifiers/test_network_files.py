@@ -136,7 +136,7 @@ def obey(name: str, in_a_process: bool = False) -> str:
     assert "package.module:function" not in said, "it was just given"
     before = set(os.listdir())
     command = said.split("where you trust it: ")[1].split(", then give that file as the weights")[0]
-    python = f"{sys.executable} \"$@\"" if in_a_process else "printf %s \"$2\""
+    python = f'{sys.executable} "$@"' if in_a_process else 'printf %s "$2"'
     command = f"python() {{ {python}; }}; {command}"
     done = subprocess.run(["bash", "-c", command], check=True, capture_output=True, text=True)
     exec(done.stdout, {})
