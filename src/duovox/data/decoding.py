@@ -27,7 +27,7 @@ from duovox.data.sources import SPLITS, Scan, Source, check_counts, relative_nam
 from duovox.data.storage import ArrayWriter, built_beside
 from duovox.progress import progress as shown
 from duovox.sound.hearing import Excerpt, Treatment, Wave, summary
-from duovox.sound.many import Result, read_excerpts
+from duovox.sound.many import Decoded, read_excerpts
 from duovox.sound.mel import LogMel
 from duovox.text import printable
 
@@ -138,7 +138,7 @@ def _build(root: Path, folder: Path, found: Scan, inputs: str, mel: MelConfig, p
 
 
 def _kept_chunks(
-    root: Path, sources: Sequence[Source], results: Iterator[Result], decoded: _Decoded
+    root: Path, sources: Sequence[Source], results: Iterator[Decoded], decoded: _Decoded
 ) -> Iterator[tuple[list[Source], NDArray[np.int16]]]:
     """Chunks of clips that can be used, (n, S) int16; what cannot goes to `decoded.skipped`."""
     pairs = zip(sources, results, strict=True)
