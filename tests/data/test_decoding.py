@@ -16,8 +16,8 @@ import torch
 from making import MEL, RATE, REAL, make_words, names, speakers, tone
 
 from duovox.contracts import DataError, OutputError
-from duovox.data import open_features, prepare, read_manifest, which_split
 from duovox.data import decoding as decoding_module
+from duovox.data import open_features, prepare, read_manifest, which_split
 from duovox.data.storage import ArrayWriter
 from duovox.sound.audio import write_audio
 from duovox.sound.mel import LogMel
