@@ -126,14 +126,15 @@ def test_every_setting_the_server_describes_has_a_control_and_travels(page: Any,
     for setting in (settings := described(page, server)["settings"]):
         name, control = setting["name"], page.locator(f"#settings .{setting['name']}")
         assert control.count() == 1 and control.input_value() == str(setting["default"]).removesuffix(".0"), name
-        expect(page.locator("#settings .dial").filter(has=control).locator(".hint")).to_have_text(setting["about"])
+        expect(page.locator("#settings .dial").filter(has=page.locator(f".{name}")).locator(".hint")).to_have_text(setting["about"])
         if setting["choices"]:
             others[name] = next(choice for choice in setting["choices"] if choice != setting["default"])
             control.select_option(others[name])
         else:
             others.setdefault(name, setting["maximum"])
             control.fill(str(others[name]))
-    page.route("**/v1/generate", lambda route: route.abort())
+    answer = '{"error": {"code": "noted", "message": "noted"}}'
+    page.route("**/v1/generate", lambda route: route.fulfill(status=422, body=answer))
     with page.expect_request("**/v1/generate") as waited:
         word(page, "one").click()
     sent = waited.value.post_data_json
