@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")  # commands that tests start say where they died, as pytest itself does
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,6 +43,33 @@ torch.set_num_threads(1)
 
 settings.register_profile("duovox", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("duovox")
+
+COMPUTES_NOTHING = (
+    "data",
+    "serve",
+    "test_architecture.py",
+    "test_config.py",
+    "test_native_crash.py",
+    "test_provenance.py",
+    "test_readme.py",
+)
+"""Folders and files whose tests train nothing and sample nothing that depends on the processor; all others are marked `compute`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite runs in a worker process: if a test kills it, that test fails by name and the others go on in a new one."""
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")  # not in the worker itself
+    if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb and config.option.capture != "no":
+        config.option.numprocesses = 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `.ci/run` runs once more with the kernels of other processors."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] not in COMPUTES_NOTHING:
+            item.add_marker(pytest.mark.compute)
+
 
 RECORDINGS = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from duovox import Duovox, repurposing
+from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.cli import main
 from duovox.config import MelConfig, Recipe, SampleConfig
+from duovox.repurposing import building
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -71,7 +72,7 @@ def classifier_and_words(tiny_words: Path, tiny_recipe: Recipe, tmp_path: Path, 
     for tone, word in (("high", "yes"), ("low", "no"), ("mid", "stop")):
         shutil.copytree(tiny_words / tone, tmp_path / "words" / word)
     recipe = dataclasses.replace(tiny_recipe, mel=MelConfig(), sample=SampleConfig(steps=2, gamma=0.3))
-    monkeypatch.setattr(repurposing, "read_recipe", lambda name: recipe)
+    monkeypatch.setattr(building, "read_recipe", lambda name: recipe)
 
 
 @pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning")

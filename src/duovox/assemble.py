@@ -28,7 +28,7 @@ def assemble(
     vocoder: ISTFTNet | None = None,
     on: Path | None = None,
 ) -> Bundle:
-    """Put the classifier (`<out>/classifier`, or `<out>/original` for someone else's as it came), `<out>/subnet` and, if there
+    """Put the classifier (`<out>/classifier`, or `<out>/original` for someone else's unmodified one), `<out>/subnet` and, if there
     is one, `<out>/vocoder` together; `vocoder` takes its place where there is none, `on` that of the classifier's folder.
 
     Raises `TrainingError` for a missing run, and `BundleError` for a part of another recipe or a subnet that was trained on
@@ -54,7 +54,7 @@ def assemble(
 
 def external_card(external: ExternalConfig) -> str:
     """A model card that says what the bundle of someone else's classifier is, and what it takes to open it."""
-    state = "a copy fine-tuned on noise" if external.conditioned else "used as it came; it never met noise"
+    state = "a copy fine-tuned on noise" if external.conditioned else "used unmodified; it never met noise"
     taps = ", ".join(tap.name for tap in external.taps) or "its input alone"
     return (
         f"# A classifier made elsewhere that speaks: {', '.join(external.labels)}\n\n"

@@ -7,7 +7,6 @@ classifier is someone else's and comes as a program, its file lies beside them; 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from duovox.classifiers.copies import copy_network
 from duovox.classifiers.loading import rebuild_network
 from duovox.config import Calibration, MelConfig, MelScale, Recipe, check_labels, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, DuovoxError, OutputError
@@ -106,7 +106,7 @@ def _empty_model(folder: Path, config: BundleConfig, network: nn.Module | None, 
     code = _read_checked(folder, file, config) if file else None
     rebuilt = rebuild_network(external, None, code, trust_code) if network is None else network
     try:
-        rebuilt = rebuilt if network is None else copy.deepcopy(network).cpu()
+        rebuilt = rebuilt if network is None else copy_network(network)
         classifier = build_external(config.recipe, rebuilt.eval(), config.mel_scale)
         classifier.code = code.read_bytes() if code else None
         return build_model(config.recipe, classifier)

@@ -5,15 +5,15 @@ Takes folders that `training` or `repurposing` wrote; gives checked weights to `
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from duovox.bundle import CODE_FILES
+from duovox.classifiers.copies import copy_network
 from duovox.classifiers.loading import rebuild_network
 from duovox.config import MelScale, Recipe, SeenConfig, from_dict, to_dict
 from duovox.contracts import TrainingError
@@ -24,6 +24,9 @@ from duovox.networks.base import TappedClassifier
 from duovox.sound.mel import fit_scale
 
 Part = Literal["classifier", "subnet", "vocoder", "judge"]
+
+LATER_SETTINGS = {"output_kind": "logits", "output_axes": "BK"}
+"""Settings of `ExternalConfig` that came after the first run folders, and their defaults."""
 
 
 def features_for(recipe: Recipe, data: Path) -> Features:
@@ -50,11 +53,13 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
         "judge": (*["judge"] * (recipe.judge != Recipe.judge), "train_judge"),
     }[part]
     settings = to_dict(recipe)
+    if recipe.external:  # an older run knows nothing of these: they count only where they are set
+        settings["external"] = {key: value for key, value in settings["external"].items() if LATER_SETTINGS.get(key) != value}
     return {"name": recipe.name, **{name: settings[name] for name in needed}}
 
 
 def classifier_folder(out: Path, recipe: Recipe) -> Path:
-    """Where a recipe's frozen classifier lies: `original` for someone else's as it came, else `classifier`."""
+    """Where a recipe's frozen classifier lies: `original` for someone else's unmodified one, else `classifier`."""
     return out / ("original" if recipe.external and not recipe.external.conditioned else "classifier")
 
 
@@ -62,13 +67,23 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The facts and the tensors of a run's `weights.safetensors`. Raises `TrainingError` where there is no such run."""
     path = folder / "weights.safetensors"
     if not path.is_file():
-        raise TrainingError(f"{folder} holds no trained {folder.name}; run `duovox train {folder.name}` with the same --out first")
+        raise TrainingError(_nothing_in(folder))
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["duovox"])
             return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise TrainingError(f"{path} cannot be read ({error}); train this part again") from None
+        again = "run `duovox repurpose` with another --out" if folder.name == "original" else "train this part again"
+        raise TrainingError(f"{path} cannot be read ({error}); {again}") from None
+
+
+def _nothing_in(folder: Path) -> str:
+    """What a folder without weights is told, with the command that fills it."""
+    if folder.name == "original":
+        return f"{folder} holds no classifier; run `duovox repurpose` with the same --out first"
+    if folder.name in get_args(Part):
+        return f"{folder} holds no trained {folder.name}; run `duovox train {folder.name}` with the same --out first"
+    return f"{folder} holds no trained classifier; name a run folder of `duovox train classifier`, as OUT/classifier"
 
 
 def load_classifier(
@@ -96,7 +111,7 @@ def fill_classifier(
         return ours
     file = CODE_FILES.get(recipe.external.source)
     code = folder.parent / "original" / file if file else None
-    rebuilt = rebuild_network(recipe.external, None, code, trust_code=True) if network is None else copy.deepcopy(network)
+    rebuilt = rebuild_network(recipe.external, None, code, trust_code=True) if network is None else copy_network(network)
     classifier = build_external(recipe, rebuilt.eval(), scale)
     classifier.load_state_dict(tensors, strict=True)
     classifier.code = code.read_bytes() if code else None

@@ -26,7 +26,7 @@ from duovox.guides import LabelGuide
 from duovox.model import Conditioned
 from duovox.networks.encoder import log_probabilities
 from duovox.runs import features_for
-from duovox.sound.audio import as_sound, read_excerpt
+from duovox.sound.audio import as_sound, is_file, read_excerpt
 from duovox.sound.hearing import hear
 from duovox.sound.mel import LogMel, unscale_mel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
@@ -109,7 +109,7 @@ class Duovox:
     def listen(self, sound: str | Path | BinaryIO | NDArray[Any] | Sequence[float], rate: int | None = None) -> Heard:
         """As `classify`, with the log-mel of the part that counts, and what was cut."""
         mel = self.config.recipe.mel
-        if isinstance(sound, str | Path) or hasattr(sound, "read"):
+        if is_file(sound):
             excerpt = read_excerpt(sound, mel.sample_rate, mel.clip_samples)
         else:
             excerpt = hear(as_sound(sound, rate if rate is not None else mel.sample_rate), mel.sample_rate, mel.clip_samples)

@@ -1,9 +1,8 @@
-"""external.py: someone else's network runs as it is; what it is fed, what is taken of its output, and the modulation by noise."""
+"""external.py: someone else's network runs as it is; what it is fed, and what is taken of its output."""
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, namedtuple
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -11,67 +10,15 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from tapped import LABELS, MEL, SCALE, SIGMA, TAPS, Toy, external, seeded, toy
 from torch import Tensor, nn
 
-from duovox.classifiers.external import ExternalClassifier, NoiseModulation, Squares, at_rest, pick_logits
+from duovox.classifiers.external import ExternalClassifier, Squares, at_rest
 from duovox.classifiers.front_end import build_front_end
-from duovox.config import ExternalConfig, MelConfig, MelInput, MelScale, NoiseConfig, TapConfig, WaveInput
+from duovox.config import ExternalConfig, NoiseConfig, TapConfig, WaveInput
 from duovox.contracts import ClassifierError, ShapeError
-from duovox.diffusion.taps import first_tensor
 from duovox.sound.mel import LogMel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
-
-MEL = MelConfig(n_mels=16, frames=16, clip_samples=3840)
-SCALE = MelScale("standard", -5.0, 2.5)
-LABELS = ("a", "b", "c")
-TAPS = (TapConfig("conv", "BCMT"), TapConfig("mix", "BMTC"))
-SIGMA = torch.tensor([0.05, 1.0, 20.0])
-
-
-def seeded(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-class Toy(nn.Module):
-    """A network on (B, 1, 16, 16): convolution, batch statistics, dropout, and a layer with the channels last."""
-
-    def __init__(self, outputs: int = 3) -> None:
-        super().__init__()
-        self.conv, self.norm, self.drop = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5)
-        self.mix, self.head = nn.Linear(4, 5), nn.Linear(5, outputs)
-
-    def forward(self, mel: Tensor) -> Tensor:
-        hidden = self.drop(torch.tanh(self.norm(self.conv(mel))))
-        return self.head(torch.tanh(self.mix(hidden.permute(0, 2, 3, 1))).mean(dim=(1, 2)))
-
-
-def toy(seed: int = 0) -> Toy:
-    torch.manual_seed(seed)
-    network = Toy()
-    network.norm.running_mean = seeded(4)
-    network.norm.running_var = seeded(4, seed=1).exp()
-    return network.eval()
-
-
-def external(network: nn.Module, noise: NoiseConfig | None = None, output: str = "", **settings: Any) -> ExternalClassifier:
-    """`network` as a classifier on our own mel, unscaled."""
-    mel = MelInput(n_mels=16, frames=16)
-    config = ExternalConfig(labels=LABELS, mel_input=mel, output=output, **settings)
-    front_end = build_front_end(MEL, mel, None, None)
-    return ExternalClassifier(config, network, front_end, MEL, SCALE, noise or NoiseConfig())
-
-
-def awaken(classifier: ExternalClassifier) -> ExternalClassifier:
-    """The modulation says something."""
-    assert classifier.modulation is not None
-    for number, layer in enumerate(classifier.modulation.layers):
-        with torch.no_grad():
-            layer.weight.copy_(seeded(*layer.weight.shape, seed=number))  # type: ignore[operator]
-    return classifier
-
-
-def hooks(module: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
 
 
 @contextmanager
@@ -81,9 +28,6 @@ def heard(classifier: ExternalClassifier) -> Iterator[list[Tensor]]:
     handle = classifier.network.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     yield inputs
     handle.remove()
-
-
-# What the network is fed
 
 
 @pytest.mark.parametrize("kind", ["edm", "vp"])
@@ -200,54 +144,6 @@ def test_other_networks_run_with_cudnn() -> None:
     assert seen == [True]
 
 
-# What is taken of the output
-
-MATRIX, OTHER, CUBE = seeded(2, 3), seeded(2, 3, seed=1), seeded(2, 5, 3, seed=2)
-Named = namedtuple("Named", ["first", "second"])
-
-
-@pytest.mark.parametrize(
-    ("output", "entry"),
-    [
-        (MATRIX, ""),
-        (MATRIX, "0"),
-        ({"logits": MATRIX, "hidden": OTHER}, ""),
-        (OrderedDict(hidden=OTHER, logits=MATRIX), ""),
-        ({"head": MATRIX, "logits": OTHER}, "head"),
-        ({"hidden": CUBE, "scores": MATRIX, "loss": None}, ""),
-        ((MATRIX,), ""),
-        ((CUBE, MATRIX), ""),
-        ([MATRIX, None, "text"], ""),
-        ((OTHER, MATRIX), "1"),
-        (Named(OTHER, MATRIX), "1"),
-        (SimpleNamespace(logits=MATRIX, hidden=OTHER), ""),
-        (SimpleNamespace(pooled=OTHER, scores=MATRIX, loss=None), "scores"),
-        (SimpleNamespace(scores=MATRIX, hidden_states=(CUBE, CUBE)), ""),
-    ],
-)
-def test_the_logits_are_found(output: object, entry: str) -> None:
-    assert pick_logits(output, entry) is MATRIX
-
-
-@pytest.mark.parametrize(
-    ("output", "entry", "message"),
-    [
-        ((MATRIX, OTHER), "", r"tuple with the tensors 0 \(2, 3\), 1 \(2, 3\); say which holds the logits: output="),
-        ({"x": CUBE}, "", r"dict with the tensors x \(2, 5, 3\)"),
-        (SimpleNamespace(a=MATRIX, b=OTHER), "", r"SimpleNamespace with the tensors a \(2, 3\), b \(2, 3\)"),
-        ("text", "", r"str with the tensors \(none\)"),
-        (None, "", r"NoneType with the tensors \(none\)"),
-        ({"a": MATRIX, "b": OTHER}, "head", "has no entry 'head'; it has a, b"),
-        ((MATRIX, None), "1", "has no entry '1'; it has 0"),
-        (MATRIX, "logits", "has no entry 'logits'; it has 0"),
-        (None, "logits", "has no entry 'logits'; it has none"),
-    ],
-)
-def test_logits_that_are_not_plain_are_named(output: object, entry: str, message: str) -> None:
-    with pytest.raises(ClassifierError, match=message):
-        pick_logits(output, entry)
-
-
 class Wrapped(nn.Module):
     """`toy`, with its logits in something."""
 
@@ -284,154 +180,8 @@ def test_another_number_of_labels_is_an_error() -> None:
 
 @pytest.mark.parametrize("wrap", [lambda x: x[:, None], lambda x: x.sum()], ids=["an axis more", "a number"])
 def test_logits_of_another_rank_are_an_error(wrap: Callable[[Tensor], object]) -> None:
-    with pytest.raises(ClassifierError, match=r"3 labels need \(B, 3\): name their entry: output="):
+    with pytest.raises(ClassifierError, match=r"not of the axes BK that its recipe says"):
         external(Wrapped(wrap))(torch.zeros(2, 1, 16, 16), SIGMA[:2])
-
-
-# A copy that knows noise
-
-
-def test_a_fresh_modulation_changes_nothing() -> None:
-    noised = seeded(3, 1, 16, 16)
-    plain, conditioned = external(toy(), taps=TAPS), external(toy(), taps=TAPS, conditioned=True)
-    assert plain.modulation is None
-    assert external(toy(), conditioned=True).modulation is None
-    assert torch.equal(conditioned(noised, SIGMA), plain(noised, SIGMA))
-    conditioned(noised, SIGMA).sum().backward()
-    assert conditioned.modulation is not None
-    assert all(layer.weight.grad.any() for layer in conditioned.modulation.layers)  # type: ignore[union-attr,operator]
-
-
-def test_an_awake_modulation_tells_noise_levels_apart() -> None:
-    """At one input: its amplitude is undone, so that the modulation alone knows sigma."""
-    network = toy()
-    classifier, plain = awaken(external(network, taps=TAPS, conditioned=True)), external(network)
-    mel, sigmas = seeded(1, 1, 16, 16), torch.tensor([0.05, 0.5, 5.0])
-    noised = mel * (0.25 + sigmas.square()).sqrt()[:, None, None, None] / 0.5
-    same, logits = plain(noised, sigmas), classifier(noised, sigmas)
-    torch.testing.assert_close(same, same[:1].expand(3, 3), rtol=1e-4, atol=1e-4)
-    assert min((logits[i] - logits[j]).abs().max().item() for i, j in ((0, 1), (0, 2), (1, 2))) > 0.01
-    for i in range(3):
-        torch.testing.assert_close(classifier(noised[i : i + 1], sigmas[i : i + 1])[0], logits[i])
-
-
-def test_a_heard_wave_counts_as_clean() -> None:
-    classifier, wave = awaken(external(toy(), taps=TAPS, conditioned=True)), 0.1 * seeded(1, 3840)
-    mel = (LogMel(MEL)(wave) + 5) / 2.5
-    torch.testing.assert_close(
-        classifier.hear(wave), classifier(mel * (0.25 + 1e-4) ** 0.5 / 0.5, torch.tensor([0.01])), rtol=1e-3, atol=1e-3
-    )
-
-
-class Giving(nn.Module):
-    """Gives what it is told to, whatever it is asked."""
-
-    def __init__(self, output: object) -> None:
-        super().__init__()
-        self.output = output
-
-    def forward(self, _: object = None) -> object:
-        return self.output
-
-
-def modulation_of(channels: int) -> NoiseModulation:
-    """Scales channel c by 1 + c + level and shifts it by 10 (c + 1), where `level` is what `applied` is called with."""
-    modulation = NoiseModulation({"layer": channels}, width=2)
-    modulation.embedding = nn.Identity()  # type: ignore[assignment]
-    count = torch.arange(channels, dtype=torch.float32)
-    with torch.no_grad():
-        layer = modulation.layers[0]
-        layer.weight.copy_(torch.cat([torch.ones(channels), torch.zeros(channels)])[:, None] * torch.tensor([1.0, 0.0]))  # type: ignore[operator]
-        layer.bias.copy_(torch.cat([count, 10 * (count + 1)]))  # type: ignore[operator]
-    return modulation
-
-
-@pytest.mark.parametrize("axes", ["BCMT", "BCTM", "BMTC", "TBCM", "CBT", "BCT", "BTC", "TBC", "TCB", "BCM"])
-def test_scale_and_shift_lie_along_batch_and_channels(axes: str) -> None:
-    sizes = {"B": 2, "C": 3, "M": 4, "T": 5}
-    tensor = seeded(*(sizes[letter] for letter in axes))
-    parent = nn.Module()
-    parent.layer = Giving(tensor)
-    levels = torch.tensor([[0.0, 9.0], [0.5, 9.0]])
-    with modulation_of(3).applied(parent, {"layer": axes}, levels):
-        changed = parent.layer()
-    for b in range(2):
-        for c in range(3):
-            index = tuple({"B": b, "C": c}.get(letter, slice(None)) for letter in axes)
-            torch.testing.assert_close(changed[index], tensor[index] * (1 + c + 0.5 * b) + 10 * (c + 1))
-    assert torch.equal(parent.layer(), tensor)
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        CUBE,
-        (CUBE, OTHER),
-        [CUBE, None],
-        (None, CUBE, OTHER),
-        ([], (CUBE, OTHER)),
-        {"mask": None, "hidden": CUBE, "other": OTHER},
-        OrderedDict(hidden=(CUBE, OTHER)),
-        Named(CUBE, OTHER),
-    ],
-    ids=["tensor", "tuple", "list", "after None", "nested", "dict", "ordered", "named"],
-)
-def test_the_modulated_tensor_is_the_tapped_one(output: object) -> None:
-    """Of outputs of several parts the first tensor, as `taps.first_tensor` says; all else stays, and so does the original."""
-    parent = nn.Module()
-    parent.layer = Giving(output)
-    with modulation_of(3).applied(parent, {"layer": "BTC"}, torch.zeros(2, 2)):
-        changed = parent.layer()
-    assert type(changed) is type(output)
-    scale, shift = torch.arange(3.0), 10 * torch.arange(1.0, 4.0)
-    torch.testing.assert_close(first_tensor(changed), CUBE * (1 + scale) + shift)
-    assert first_tensor(output) is CUBE
-    assert str(output).count("tensor") == str(changed).count("tensor")
-
-
-def test_a_tapped_recurrent_layer_is_modulated() -> None:
-    torch.manual_seed(0)
-
-    class Recurrent(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.rnn, self.head = nn.LSTM(16, 4), nn.Linear(4, 3)
-
-        def forward(self, mel: Tensor) -> Tensor:
-            return self.head(self.rnn(mel[:, 0].permute(2, 0, 1))[0].mean(dim=0))
-
-    classifier = awaken(external(Recurrent().eval(), taps=(TapConfig("rnn", "TBC"),), conditioned=True))
-    assert classifier.modulation is not None
-    assert [layer.out_features for layer in classifier.modulation.layers] == [8]
-    noised = seeded(3, 1, 16, 16)
-    plain = external(classifier.network)
-    assert (classifier(noised, SIGMA) - plain(noised, SIGMA)).abs().amax(dim=1).min() > 0.01
-
-
-def test_the_hooks_are_gone_afterwards() -> None:
-    classifier = awaken(external(toy(), taps=TAPS, conditioned=True))
-    assert hooks(classifier) == 0
-    seen: list[int] = []
-    classifier.network.head.register_forward_hook(lambda *_: seen.append(hooks(classifier)))  # type: ignore[operator,union-attr]
-    classifier(torch.zeros(1, 1, 16, 16), torch.ones(1))
-    assert seen == [1 + len(TAPS)]
-    assert hooks(classifier) == 1
-
-
-def test_the_hooks_are_gone_after_an_error() -> None:
-    classifier = awaken(external(toy(), taps=TAPS, conditioned=True))
-
-    def breaks(*_: object) -> None:
-        raise ValueError("first\nsecond")
-
-    handle = classifier.network.head.register_forward_pre_hook(breaks)  # type: ignore[operator,union-attr]
-    with pytest.raises(ClassifierError, match=r"cannot run on an input of shape \(1, 1, 16, 16\) \(ValueError: first\);"):
-        classifier(torch.zeros(1, 1, 16, 16), torch.ones(1))
-    handle.remove()
-    assert hooks(classifier) == 0
-
-
-# Modes
 
 
 def test_in_train_mode_statistics_and_front_end_rest() -> None:
@@ -481,3 +231,19 @@ def test_at_rest_and_back() -> None:
         raise KeyError
     assert [name for name, part in network.named_modules() if not part.training] == ["norm"]
     assert [name for name, p in network.named_parameters() if not p.requires_grad] == ["head.weight"]
+
+
+@pytest.mark.parametrize(
+    ("wrap", "settings"),
+    [
+        (lambda x: x.softmax(1), {"output_kind": "probabilities"}),
+        (lambda x: x.log_softmax(1), {"output_kind": "log_probabilities"}),
+        (lambda x: x[:, None].expand(-1, 5, -1), {"output_axes": "BTK"}),
+        (lambda x: x.T, {"output_axes": "KB"}),
+    ],
+    ids=["probabilities", "log-probabilities", "frames", "transposed"],
+)
+def test_outputs_are_read_as_they_are_said_to_be(wrap: Callable[[Tensor], object], settings: dict[str, Any]) -> None:
+    noised = seeded(3, 1, 16, 16)
+    logits = external(Wrapped(wrap), **settings)(noised, SIGMA)
+    torch.testing.assert_close(logits.log_softmax(1), external(toy())(noised, SIGMA).log_softmax(1))

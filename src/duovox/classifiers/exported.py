@@ -34,6 +34,23 @@ class Scripted(nn.Module):
         return self.program(*inputs)
 
 
+RECURRENT = ("rnn_tanh", "rnn_relu", "gru", "lstm")
+"""Torch's recurrent operators, which cuDNN runs on CUDA."""
+
+
+def is_recurrent(network: nn.Module) -> bool:
+    """Whether recurrent layers run in a network: as layers, or within an exported or a scripted program."""
+    return any(_runs_recurrent_layers(layer) for layer in network.modules())
+
+
+def _runs_recurrent_layers(layer: nn.Module) -> bool:
+    if isinstance(layer, torch.jit.ScriptModule):
+        graph = getattr(layer, "inlined_graph", None)  # a module without a forward has none
+        return graph is not None and any(graph.findAllNodes(f"aten::{kind}") for kind in RECURRENT)
+    targets = [str(node.target) for node in getattr(getattr(layer, "graph", None), "nodes", ())]
+    return isinstance(layer, nn.RNNBase) or any(f"aten.{kind}." in target for target in targets for kind in RECURRENT)
+
+
 def read_script(path: Path) -> Any:
     with silence():
         return torch.jit.load(str(path), map_location="cpu")

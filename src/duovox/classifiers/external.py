@@ -7,21 +7,23 @@ out of what it returns, and, in a copy fine-tuned on noise, a scale and shift by
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from duovox.classifiers.copies import in_float32, let_go_of_graphs
+from duovox.classifiers.exported import is_recurrent
 from duovox.classifiers.front_end import FrontEnd
+from duovox.classifiers.modulation import NoiseModulation
+from duovox.classifiers.outputs import as_logits, call_network, pick_logits
 from duovox.config import ExternalConfig, MelConfig, MelScale, NoiseConfig, TapConfig
-from duovox.contracts import ClassifierError, DuovoxError, check_mel, expand_to
+from duovox.contracts import ClassifierError, check_mel, expand_to
 from duovox.diffusion.noise import precondition
-from duovox.diffusion.taps import first_tensor, recording
+from duovox.diffusion.taps import recording
 from duovox.networks.base import TappedClassifier
-from duovox.networks.blocks import NoiseEmbedding
 from duovox.networks.layout import keep_default_layout
 from duovox.sound.mel import unscale_mel
 
@@ -41,63 +43,6 @@ class Squares(nn.Module):
 
     def forward(self, mel: Tensor) -> Tensor:
         return nn.functional.pixel_unshuffle(mel, self.patch)
-
-
-class NoiseModulation(nn.Module):
-    """A scale and a shift per channel and noise level for each tapped layer; at the start they change nothing."""
-
-    def __init__(self, channels: Mapping[str, int], width: int = 128) -> None:
-        super().__init__()
-        self.names = list(channels)
-        self.embedding = NoiseEmbedding(width)
-        self.layers = nn.ModuleList(nn.Linear(width, 2 * count) for count in channels.values())
-        for layer in self.layers:
-            nn.init.zeros_(layer.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-    @contextmanager
-    def applied(self, network: nn.Module, axes: Mapping[str, str], c_noise: Tensor) -> Iterator[None]:
-        """Within the context the named layers of `network` give their outputs modulated for c_noise (B,), to taps as well."""
-        embedding = self.embedding(c_noise)
-
-        def hook_of(layer: nn.Module, its: str):  # type: ignore[no-untyped-def]
-            def hook(_module: nn.Module, _inputs: object, output: object) -> object:
-                return _replace_first(output, lambda tensor: _modulate(tensor, layer(embedding), its))
-
-            return hook
-
-        handles = [
-            network.get_submodule(name).register_forward_hook(hook_of(layer, axes[name]), prepend=True)
-            for name, layer in zip(self.names, self.layers, strict=True)
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _modulate(tensor: Tensor, modulation: Tensor, axes: str) -> Tensor:
-    """tensor * (1 + scale) + shift, with modulation (B, 2 * C) laid along the axes B and C."""
-    scale, shift = modulation.to(tensor.dtype).chunk(2, dim=1)
-    shape = [tensor.shape[i] if letter in "BC" else 1 for i, letter in enumerate(axes)]
-    if axes.index("C") < axes.index("B"):
-        scale, shift = scale.T, shift.T
-    return tensor * (1 + scale.reshape(shape)) + shift.reshape(shape)
-
-
-def _replace_first(output: Any, change: Any) -> Any:
-    """A layer's output with its first tensor (see `taps.first_tensor`) changed."""
-    if isinstance(output, Tensor):
-        return change(output)
-    if isinstance(output, tuple | list):
-        first = next(number for number, item in enumerate(output) if first_tensor(item) is not None)
-        items = [_replace_first(item, change) if number == first else item for number, item in enumerate(output)]
-        return type(output)(*items) if hasattr(output, "_fields") else type(output)(items)
-    replaced = copy.copy(output)
-    name = next(name for name, item in output.items() if first_tensor(item) is not None)
-    replaced[name] = _replace_first(output[name], change)
-    return replaced
 
 
 @contextmanager
@@ -131,11 +76,11 @@ class ExternalClassifier(TappedClassifier):
         super().__init__()
         self.config, self.mel, self.scale, self.noise = config, mel, scale, noise
         self.stem = Squares(config.patch)
-        self.front_end, self.network = front_end, network
-        keep_default_layout(network)
+        self.front_end, self.network = front_end, let_go_of_graphs(in_float32(network))
+        keep_default_layout(self.network)
         self.modulation = NoiseModulation(self._tap_channels()) if config.conditioned and config.taps else None
         self.code: bytes | None = None
-        self._recurrent = any(isinstance(layer, nn.RNNBase) for layer in network.modules())
+        self._recurrent = is_recurrent(network)
 
     @property
     def tap_names(self) -> tuple[str, ...]:
@@ -181,25 +126,41 @@ class ExternalClassifier(TappedClassifier):
         clean = wave.new_full((wave.shape[0],), self.noise.sigma_min)
         return self._run(self.front_end.from_wave(wave), precondition(clean, self.noise).c_noise)
 
-    def _run(self, inputs: Tensor, c_noise: Tensor) -> Tensor:
-        with ExitStack() as stack:
-            if self._recurrent:  # cuDNN gives gradients of recurrent layers in train mode alone
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-            if self.modulation is not None:
-                axes = {tap.name: tap.axes for tap in self.config.taps}
-                stack.enter_context(self.modulation.applied(self.network, axes, c_noise))
-            return self.logits_of(call_network(self.network, inputs))
+    def inputs(self, mels: Tensor) -> Tensor:
+        """What the network is given for scaled mels (B, 1, M, T) without noise."""
+        return self.front_end(unscale_mel(mels, self.scale))
 
-    def logits_of(self, output: object) -> Tensor:
-        """The logits (B, K) in what the network returned, in float32."""
-        logits = pick_logits(output, self.config.output)
-        labels = len(self.config.labels)
-        if logits.ndim != 2 or logits.shape[1] != labels:
-            its = f"name its {logits.shape[1]} labels in the order of its outputs" if logits.ndim == 2 else "name their entry: output=..."
+    def scores(self, inputs: Tensor) -> Tensor:
+        """What the network itself returns for its inputs, of several things the one that holds the logits, unmodified."""
+        with self._guarded():
+            return pick_logits(call_network(self.network, inputs), self.config.output)
+
+    def _run(self, inputs: Tensor, c_noise: Tensor) -> Tensor:
+        if self.modulation is None:
+            return self._logits_of(self.scores(inputs))
+        axes = {tap.name: tap.axes for tap in self.config.taps}
+        with self.modulation.applied(self.network, axes, c_noise):
+            return self._logits_of(self.scores(inputs))
+
+    def _guarded(self) -> AbstractContextManager[Any]:
+        """cuDNN gives gradients of recurrent layers in train mode alone; without it torch's own kernels do, in every mode."""
+        return torch.backends.cudnn.flags(enabled=False) if self._recurrent else nullcontext()
+
+    def _logits_of(self, scores: Tensor) -> Tensor:
+        """The logits (B, K), float32, in what the network returned."""
+        axes, labels = self.config.output_axes, len(self.config.labels)
+        if scores.ndim != len(axes):
             raise ClassifierError(
-                f"the classifier gives logits of shape {tuple(logits.shape)}, but {labels} labels need (B, {labels}): {its}"
+                f"the classifier gives outputs of shape {tuple(scores.shape)}, not of the axes {axes} that its recipe says; "
+                "give the network that was repurposed, or repurpose this one"
             )
-        return logits.float()
+        logits = as_logits(scores, self.config.output_kind, axes)
+        if logits.shape[1] != labels:
+            raise ClassifierError(
+                f"the classifier gives logits of shape {tuple(logits.shape)}, but {labels} labels need (B, {labels}): "
+                f"name its {logits.shape[1]} labels in the order of its outputs: labels=..."
+            )
+        return logits
 
     def _tap_channels(self) -> dict[str, int]:
         """Channels of each tapped layer of the network, found by running it once on silence."""
@@ -208,53 +169,3 @@ class ExternalClassifier(TappedClassifier):
         with torch.no_grad(), at_rest(self.network), recording(self.network, names) as outputs:
             call_network(self.network, self.front_end(silence))
         return {tap.name: outputs[tap.name].shape[tap.axes.index("C")] for tap in self.config.taps}
-
-
-def call_network(network: nn.Module, inputs: Tensor) -> object:
-    """What the network returns. Whatever it raises becomes a `ClassifierError`: it is someone else's and may raise anything."""
-    try:
-        return network(inputs)
-    except (DuovoxError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        first = next(iter(str(error).splitlines()), "")
-        raise ClassifierError(
-            f"the classifier cannot run on an input of shape {tuple(inputs.shape)} ({type(error).__name__}: {first}); "
-            "check what it takes: layout, sizes, sample rate"
-        ) from error
-
-
-def pick_logits(output: object, entry: str = "") -> Tensor:
-    """The logits in a network's output: the tensor itself, the entry `logits` or `entry`, or the only tensor of two axes in it.
-
-    Raises `ClassifierError` that names the entries there are.
-    """
-    if isinstance(output, Tensor) and not entry:
-        return output
-    entries = _entries(output)
-    if entry:
-        if entry not in entries:
-            raise ClassifierError(f"the classifier's output has no entry {entry!r}; it has {', '.join(entries) or 'none'}")
-        return entries[entry]
-    if "logits" in entries:
-        return entries["logits"]
-    matrices = [tensor for tensor in entries.values() if tensor.ndim == 2]
-    if len(matrices) != 1:
-        there = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in entries.items()) or "(none)"
-        raise ClassifierError(
-            f"the classifier returns {type(output).__name__} with the tensors {there}; say which holds the logits: output=..."
-        )
-    return matrices[0]
-
-
-def _entries(output: object) -> dict[str, Tensor]:
-    """The tensors of an output by name: keys of a mapping, positions of a tuple or list, attributes of another object."""
-    if isinstance(output, Tensor):
-        return {"0": output}
-    if isinstance(output, Mapping):
-        named = {str(name): value for name, value in output.items()}
-    elif isinstance(output, tuple | list):
-        named = {str(number): value for number, value in enumerate(output)}
-    else:
-        named = dict(vars(output)) if hasattr(output, "__dict__") else {}
-    return {name: value for name, value in named.items() if isinstance(value, Tensor)}

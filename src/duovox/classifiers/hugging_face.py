@@ -15,7 +15,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from duovox.classifiers.copies import precision_note
 from duovox.classifiers.network_files import Loaded, attempt, demand_fit, read_tensors, refuse
+from duovox.classifiers.weight_names import without_wrappers
 from duovox.config import MelInput, WaveInput, from_dict
 from duovox.contracts import ConfigError
 
@@ -35,11 +37,13 @@ def from_folder(folder: Path) -> Loaded:
         raise ConfigError(f"{folder / 'config.json'} names no architectures, so it is no Hugging Face model")
     kind = model_class(str(names[0]))
     config = configuration(kind, settings)
-    network = _pretrained(kind, config, _folder_tensors(folder), str(folder))
+    tensors, renamed = without_wrappers(_folder_tensors(folder))
+    network = _pretrained(kind, config, tensors, str(folder))
     arguments = json.dumps(json.loads(config.to_json_string(use_diff=False)))
     preprocessor = _read_preprocessor(folder)
     mel, wave = _mel_input(preprocessor, config), _wave_input(preprocessor)
-    return Loaded(network, "huggingface", kind.__name__, arguments, mel, wave, _labels(config))
+    notes = (*renamed, *precision_note(tensors))
+    return Loaded(network, "huggingface", kind.__name__, arguments, mel, wave, _labels(config), notes=notes)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -92,7 +96,7 @@ def _folder_tensors(folder: Path) -> dict[str, Tensor]:
         names = sorted({Path(str(name)).name for name in parts.values()}) if isinstance(parts, dict) else []
         return {key: value for name in names for key, value in read_tensors(folder / name).items()}
     if (folder / "pytorch_model.bin").is_file() and not (folder / "model.safetensors").is_file():
-        refuse(folder / "pytorch_model.bin", folder / "model.safetensors")
+        refuse(folder / "pytorch_model.bin", folder / "model.safetensors", then="name the folder again")
     return read_tensors(folder / "model.safetensors")
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from duovox.classifiers.copies import in_float32, precision_note
 from duovox.classifiers.exported import Scripted, export_bytes, read_exported, read_script
 from duovox.classifiers.hugging_face import configuration, from_folder, model_class
 from duovox.classifiers.network_files import Loaded, attempt, fill, kind_of, read_tensors, refuse
@@ -66,7 +67,7 @@ def rebuild_network(external: ExternalConfig, tensors: Mapping[str, Tensor] | No
     try:
         network = _build(external, code_file)
         if tensors is not None:
-            fill(network, tensors, "the bundle's classifier")
+            fill(in_float32(network), tensors, "the bundle's classifier")
         return network
     except ConfigError as error:
         raise BundleError(str(error)) from error
@@ -105,9 +106,8 @@ def _from_factory(entry: str, weights: str | Path | None, arguments: Mapping[str
         raise ConfigError(f"the arguments of {entry} must be numbers, texts, lists and tables: {error}") from None
     tensors = None if weights is None else read_tensors(Path(weights))
     network = _call_factory(entry, text)
-    if tensors is not None:
-        fill(network, tensors, str(weights))
-    return Loaded(network, "factory", entry, text)
+    notes = precision_note(network) if tensors is None else fill(in_float32(network), tensors, str(weights))
+    return Loaded(network, "factory", entry, text, notes=notes)
 
 
 def _call_factory(entry: str, arguments: str) -> nn.Module:

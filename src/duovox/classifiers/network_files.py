@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from duovox.classifiers.copies import precision_note
+from duovox.classifiers.weight_names import fitting_names
 from duovox.config import MelInput, WaveInput
 from duovox.contracts import ConfigError
 
@@ -32,8 +34,8 @@ class Loaded:
     """A network, how to build it again (`source`, `entry`, `arguments` as in `ExternalConfig`), and what came with it.
 
     `mel_input` or `wave_input` is what the model's own preprocessor says, `labels` the names in its configuration; None where it
-    says nothing. `code` is the file of an exported or scripted program. The network is as it came: neither its mode nor its flags
-    are set here.
+    says nothing. `code` is the file of an exported or scripted program, `notes` says in one sentence each what was done to the
+    weights. The network is unmodified: neither its mode nor its flags are set here.
     """
 
     network: nn.Module
@@ -44,6 +46,7 @@ class Loaded:
     wave_input: WaveInput | None = None
     labels: tuple[str, ...] | None = None
     code: bytes | None = None
+    notes: tuple[str, ...] = ()
 
 
 def attempt(doing: str, action: Any) -> Any:
@@ -73,7 +76,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ConfigError(f"the weights {path} do not exist")
     if kind_of(path) != "safetensors":
-        refuse(path)
+        refuse(path, then="give that file as the weights")
     try:
         tensors: dict[str, Tensor] = load_file(path)
         return tensors
@@ -81,9 +84,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"the weights {path} cannot be read: {error}") from None
 
 
-def fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Copy the tensors into the network's state, each exactly once; only one name of tied tensors is needed."""
+def fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
+    """Copy the tensors into the network's state, each exactly once; only one name of tied tensors is needed.
+
+    Names that a wrapper changed are understood. Gives one sentence on what was done to names or precision.
+    """
     wanted = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    tensors, said = fitting_names(tensors, wanted)
     given = {_place(wanted[name]) for name in tensors if name in wanted}
     missing = [name for name, value in wanted.items() if name not in tensors and _place(value) not in given]
     unexpected = [name for name in tensors if name not in wanted]
@@ -96,6 +103,7 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     with torch.no_grad():
         for name in tensors:
             wanted[name].copy_(tensors[name])
+    return (*said, *precision_note(tensors))
 
 
 def _place(tensor: Tensor) -> tuple[Any, ...]:
@@ -144,14 +152,41 @@ def _archive_kind(names: Sequence[str]) -> str:
     return "pickle" if "data.pkl" in ends else "unknown"
 
 
-def refuse(path: Path, target: Path | None = None) -> NoReturn:
-    """Say what to do with a file that is not opened; `target` is where the converted weights belong."""
-    if kind_of(path) != "pickle":
+NESTED = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "module", "weights", "params")
+"""Where checkpoints keep the weights of a network beside those of its training."""
+
+
+def conversion(path: Path, target: Path) -> str:
+    """The shell command that writes the weights of a pickled checkpoint to a safetensors file, wherever in it they lie.
+
+    Torch reads tensors alone (`weights_only`), onto the CPU, from an open file, for it would judge a path by its suffix. Tied and
+    strided tensors are copied, what is no tensor is left out.
+    """
+    code = (
+        "import torch, safetensors.torch as s; "
+        f"d = torch.load(open({str(path)!r}, 'rb'), map_location='cpu', weights_only=True); "
+        f"[d := d[k] for k in {NESTED} * 2 if isinstance(d.get(k), dict)]; "
+        "s.save_file({k: v.clone().contiguous() for k, v in d.items() if isinstance(v, torch.Tensor)}, "
+        f"{str(target)!r}, {{'format': 'pt'}})"
+    )
+    return 'python -c "' + re.sub(r'(["$`\\])', r"\\\1", code) + '"'
+
+
+def refuse(path: Path, target: Path | None = None, then: str = "") -> NoReturn:
+    """Say what to do with a file that is not opened; `target` is where the converted weights belong, `then` what to do with them."""
+    kind = kind_of(path)
+    if kind in ("export", "torchscript"):
+        raise ConfigError(f"{path} is no weights but a whole program: give it alone, as the classifier itself")
+    if kind != "pickle":
         raise ConfigError(f"{path} is no safetensors, exported program (.pt2) or TorchScript file")
-    new = target or path.with_suffix(".safetensors")
-    convert = f"s.save_file(torch.load('{path}', weights_only=True), '{new}', {{'format': 'pt'}})"
+    new = target or _free(path.with_suffix(".safetensors"))
+    then = then or f"name package.module:function, and give {new} as its weights"
     raise ConfigError(
         f"{path} is pickled; pickled checkpoints can run any code, so duovox does not open them; convert it once where you trust it: "
-        f'python -c "import torch, safetensors.torch as s; {convert}"'
-        + ("" if target else f", then name package.module:function and give --weights {new}")
+        f"{conversion(path, new)}, then {then} (if torch refuses: it holds more than tensors; save model.state_dict() where it was made)"
     )
+
+
+def _free(path: Path) -> Path:
+    """The path, or one like it under which nothing lies."""
+    return path if not path.exists() else path.with_name(f"{path.stem}-converted{path.suffix}")

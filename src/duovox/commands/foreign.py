@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
 from duovox.config import read_input
-from duovox.contracts import ConfigError
+from duovox.contracts import ConfigError, DuovoxError
+
+if TYPE_CHECKING:
+    from duovox.repurposing import Repurposed
+
+IN_THE_SHELL = {"labels": "--labels", "features": "--takes", "output": "--output", "taps": "--taps", "vocoder": "--vocoder"}
+"""What arguments of `duovox.repurpose` are called on the command line."""
 
 
 def taps(
@@ -19,7 +29,9 @@ def taps(
     arguments: str = "{}",
     takes: str | None = None,
     output: str = "",
+    output_kind: Literal["auto", "logits", "probabilities", "log_probabilities"] = "auto",
     recipe: str = "compact",
+    vocoder: str | None = None,
     all_layers: Annotated[bool, arg(name="all")] = False,
 ) -> None:
     """List the layers of someone else's classifier that can be tapped, in order of running; * marks those taken if none are named.
@@ -32,16 +44,18 @@ def taps(
         arguments: The function's keyword arguments, as a JSON object.
         takes: What it takes: `mel` (ours), `wave` or `wave:B1S:8000` (layout, one second), or a TOML file with [mel_input] or [wave_input].
         output: Which entry of its output holds the logits, if it returns several things.
+        output_kind: What it returns; found by running it if left out.
         recipe: The recipe whose decoder the layers are to feed.
+        vocoder: A bundle (name, folder, hub id) whose vocoder to use, for a recipe of another mel than the package's.
         all_layers: List the layers that cannot be tapped as well, and why.
     """
     from duovox.classifiers.loading import load_network
-    from duovox.repurposing import guess_labels, repurpose
+    from duovox.repurposing import layers_of
 
     loaded = load_network(source, weights, _json_object(arguments))
-    features = read_input(takes) if takes else None
-    labels = loaded.labels or guess_labels(loaded, features, output, recipe)
-    made = repurpose(loaded, labels, features, output=output, recipe=recipe)
+    features, kind = read_input(takes) if takes else None, None if output_kind == "auto" else output_kind
+    with _in_the_shells_words():
+        made = layers_of(loaded, features, output=output, output_kind=kind, recipe=recipe, vocoder=_vocoder_of(vocoder))
     print(made.layers_table(all_layers))
 
 
@@ -56,12 +70,14 @@ def repurpose_classifier(
     labels: str | None = None,
     taps: tuple[str, ...] = (),
     output: str = "",
+    output_kind: Literal["auto", "logits", "probabilities", "log_probabilities"] = "auto",
     conditioned: bool = False,
     recipe: str = "compact",
+    vocoder: str | None = None,
 ) -> None:
     """Make someone else's classifier ready to be trained to speak: writes it and its recipe to <out>.
 
-    Then `duovox train subnet --recipe <out>/recipe.toml` and so on; the commands to go on with are printed.
+    The commands to go on with are printed, down to `duovox generate`, and how long the trainings will take here.
 
     Args:
         source: The classifier: package.module:function, a Hugging Face folder, or a file of torch.export (.pt2) or TorchScript.
@@ -73,22 +89,69 @@ def repurpose_classifier(
         labels: Its labels in the order of its outputs, separated by commas.
         taps: The layers to tap; a sensible set if left out (see `duovox taps`).
         output: Which entry of its output holds the logits, if it returns several things.
+        output_kind: What it returns; found by running it if left out.
         conditioned: Have a copy of it fine-tuned on noise first (`duovox train classifier`).
         recipe: The recipe that gives mel, noise, decoder and training.
+        vocoder: A bundle (name, folder, hub id) whose vocoder to use, for a recipe of another mel than the package's.
     """
     from duovox.classifiers.loading import load_network
     from duovox.repurposing import repurpose
 
     loaded = load_network(source, weights, _json_object(arguments))
     names = [name.strip() for name in labels.split(",")] if labels else None
-    features = read_input(takes) if takes else None
-    made = repurpose(loaded, names, features, taps or None, output=output, conditioned=conditioned, recipe=recipe)
+    features, kind = read_input(takes) if takes else None, None if output_kind == "auto" else output_kind
+    with _in_the_shells_words():
+        made = repurpose(
+            loaded, names, features, taps or None, output=output, output_kind=kind, conditioned=conditioned, recipe=recipe,
+            vocoder=_vocoder_of(vocoder),
+        )  # fmt: skip
     place = made.write(data, out)
-    print(f"taps: {', '.join(made.taps) or 'its input alone'}\nnext:")
-    for part in ("classifier", "subnet") if conditioned else ("subnet",):
-        print(f"  duovox train {part} --data {data} --out {out} --recipe {place}")
-    print(f"  duovox bundle {out} --out {out / 'bundle'} --recipe {place}" + (" --vocoder sc06" if made.vocoder else ""))
-    print(f"  duovox calibrate {out / 'bundle'} --data {data}" + " --trust-code" * (loaded.source != "huggingface"))
+    print(f"taps: {', '.join(made.taps) or 'its input alone'}")
+    for note in made.notes:
+        print(f"note: {note}")
+    print("next:")
+    for words in _next_commands(made, data, out, place, vocoder or "sc06"):
+        print(f"  {shlex.join(words)}")
+    for line in made.estimate(data):
+        print(line)
+
+
+def _next_commands(made: Repurposed, data: Path, out: Path, recipe: Path, vocoder: str) -> Iterator[list[str]]:
+    """The commands from here to the first word spoken, in order."""
+    from duovox.repurposing.training import can_be_calibrated
+    from duovox.runs import features_for
+
+    features, bundle = features_for(made.recipe, data), str(out / "bundle")
+    trust = ["--trust-code"] * (made.classifier.config.source != "huggingface")
+    for part in made.parts:
+        yield ["duovox", "train", part, "--data", str(data), "--out", str(out), "--recipe", str(recipe)]
+    yield ["duovox", "bundle", str(out), "--out", bundle, "--recipe", str(recipe), *(["--vocoder", vocoder] if made.vocoder else [])]
+    if can_be_calibrated(features):
+        yield ["duovox", "calibrate", bundle, "--data", str(data), *trust]
+    heard = sorted(set(features.label.tolist()))
+    label = features.labels[heard[0]] if heard else features.labels[0]
+    yield ["duovox", "generate", label, "--bundle", bundle, *trust, "--out", str(out / "spoken.wav")]
+
+
+@contextmanager
+def _in_the_shells_words() -> Iterator[None]:
+    """Errors raised within name the arguments of `repurpose`, as labels=...; here they name the options instead, as --labels."""
+    try:
+        yield
+    except DuovoxError as error:
+        raise type(error)(re.sub(r"\b(\w+)=\.\.\.", lambda said: IN_THE_SHELL.get(said[1], said[0]), str(error))) from error
+
+
+def _vocoder_of(bundle: str | None) -> Any:
+    """The neural vocoder of a bundle, if one is named. Raises `ConfigError` where it has none."""
+    if bundle is None:
+        return None
+    from duovox.voice import Duovox
+
+    vocoder = Duovox.from_pretrained(bundle).bundle.vocoder
+    if vocoder is None:
+        raise ConfigError(f"the bundle {bundle} has no neural vocoder; name another, or leave --vocoder out")
+    return vocoder
 
 
 def _json_object(text: str) -> dict[str, Any]:

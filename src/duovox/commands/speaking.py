@@ -132,7 +132,9 @@ def classify(
     as_json: Annotated[bool, arg(name="json")] = False,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
 ) -> None:
-    """Recognise the word in sound files, or in all sound files below a folder. What was cut is told on standard error.
+    """Recognise the word in sound files, or in all sound files below a folder.
+
+    What was cut of a sound is told on standard error; a sound with nothing in it is an error.
 
     Args:
         sounds: Files (wav, flac, ogg, opus, mp3) or folders; - reads standard input. Of a longer sound the loudest second counts.

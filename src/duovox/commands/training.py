@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
@@ -13,6 +15,9 @@ from duovox.commands.options import parse_seconds
 from duovox.config import read_recipe
 from duovox.contracts import DuovoxError
 from duovox.text import read_text
+
+if TYPE_CHECKING:
+    from duovox.bundle import BundleConfig
 
 
 def train(
@@ -84,8 +89,19 @@ def bundle(
     borrowed = Duovox.from_pretrained(vocoder).bundle.vocoder if vocoder else None
     figures, text = _read_json(scores) if scores else {}, _read_text(card) if card else ""
     made = assemble(runs, read_recipe(recipe), figures, text, vocoder=borrowed)
+    for warning in _unfinished(made.config):
+        print(warning, file=sys.stderr)
     config = write_bundle(made, out, force)
     print(f"{out}: {', '.join(config.labels)}; digest {config.digest[:12]}")
+
+
+def _unfinished(config: BundleConfig) -> Iterator[str]:
+    """One line for each part whose training stopped before its last update. What was not trained by us has none."""
+    external = config.recipe.external
+    for part, run in config.origin.items():
+        updates = getattr(config.recipe, f"train_{part}").updates
+        if run["step"] < updates and not (part == "classifier" and external and not external.conditioned):
+            yield f"duovox: warning: the {part} was trained for {run['step']} of {updates} updates; `duovox train {part} --resume` goes on"
 
 
 def calibrate(

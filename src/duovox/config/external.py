@@ -92,6 +92,11 @@ class ExternalConfig:
     `torchscript` are files that hold code and weights; `object` is a module that only its owner can give again. `output` names
     the entry that holds the logits where the network returns a dict, a tuple or an object (a number for a tuple).
 
+    `output_kind` says what the network returns. Probabilities are read as log p, and both log p and log-probabilities less their
+    mean over the labels: the softmax is the same, and the logsumexp is no constant. `output_axes` has one letter an axis: B batch,
+    K labels, T (and M) positions of a network that answers for every frame; of several positions the mean of the
+    log-probabilities is taken.
+
     `conditioned` says that the network is a copy that is fine-tuned on noise. `patch` is the side of the mel squares that one
     position of the decoder's finest stage covers.
     """
@@ -103,6 +108,8 @@ class ExternalConfig:
     mel_input: MelInput | None = None
     wave_input: WaveInput | None = None
     output: str = ""
+    output_kind: Literal["logits", "probabilities", "log_probabilities"] = "logits"
+    output_axes: str = "BK"
     taps: tuple[TapConfig, ...] = ()
     patch: int = 2
     conditioned: bool = False
@@ -118,6 +125,10 @@ class ExternalConfig:
         except ValueError as error:
             raise ConfigError(f"external.arguments is no JSON: {error}") from None
         check_labels("external.labels", self.labels)
+        require(
+            sorted(self.output_axes) in (sorted("BK"), sorted("BKT"), sorted("BKMT")),
+            f"external.output_axes must be the letters B and K and, for outputs of each frame, T or M and T, not {self.output_axes!r}",
+        )
         names = [tap.name for tap in self.taps]
         require(len(set(names)) == len(names), f"external.taps: each layer once, not {names}")
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -22,11 +22,12 @@ from tqdm import tqdm
 from duovox.config import MelConfig, to_dict, to_json
 from duovox.contracts import DataError, OutputError
 from duovox.data.features import FORMAT, FULL_SCALE, Manifest, Statistics, features_of, whole_manifest
+from duovox.data.lists import Split
 from duovox.data.sources import SPLITS, Scan, Source, check_counts, relative_name, scan
 from duovox.data.storage import ArrayWriter, built_beside
 from duovox.progress import progress as shown
 from duovox.sound.hearing import Excerpt, Treatment, Wave, summary
-from duovox.sound.many import Result, read_excerpts
+from duovox.sound.many import Decoded, read_excerpts
 from duovox.sound.mel import LogMel
 from duovox.text import printable
 
@@ -137,7 +138,7 @@ def _build(root: Path, folder: Path, found: Scan, inputs: str, mel: MelConfig, p
 
 
 def _kept_chunks(
-    root: Path, sources: Sequence[Source], results: Iterator[Result], decoded: _Decoded
+    root: Path, sources: Sequence[Source], results: Iterator[Decoded], decoded: _Decoded
 ) -> Iterator[tuple[list[Source], NDArray[np.int16]]]:
     """Chunks of clips that can be used, (n, S) int16; what cannot goes to `decoded.skipped`."""
     pairs = zip(sources, results, strict=True)
@@ -176,9 +177,9 @@ def _manifest(found: Scan, decoded: _Decoded, inputs: str, mel: MelConfig) -> Ma
     )
 
 
-def _thin_splits(labels: Sequence[str], counted: Counter[tuple[str, str]]) -> Iterator[str]:
+def _thin_splits(labels: Sequence[str], counted: Mapping[tuple[str, Split], int]) -> Iterator[str]:
     """Which splits have no clips at all, or none of some label."""
-    for split in ("validation", "test"):
+    for split in SPLITS[1:]:
         missing = [label for label in labels if not counted[label, split]]
         if len(missing) == len(labels):
             yield f"the {split} split is empty: add clips of more speakers, or name some in the split lists"

@@ -39,7 +39,8 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
     from duovox.costs import parameters
 
     bundle, mel = voice.bundle, voice.config.recipe.mel
-    settings = describe(voice.config.recipe.sample)
+    own = voice.config.recipe.sample
+    settings = describe(own)
     parts = (bundle.model.classifier.network, bundle.model.score_network, bundle.vocoder)
     classifier, subnet, vocoder = (0 if part is None else parameters(part) for part in parts)
     return ModelReply(
@@ -50,9 +51,9 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         rate=mel.sample_rate,
         seconds=mel.clip_samples / mel.sample_rate,
         mel=MelShape(rows=mel.n_mels, columns=mel.frames, low_hz=mel.fmin, high_hz=mel.fmax),
-        defaults=settings_reply(voice.config.recipe.sample, voice.choose_vocoder(None)),
+        defaults=settings_reply(own, voice.choose_vocoder(None)),
         settings=settings,
-        fewest_steps=FEWEST_STEPS,
+        fewest_steps=FEWEST_STEPS | {own.sampler: min(own.steps, FEWEST_STEPS.get(own.sampler, own.steps))},
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
         samplers=next(setting.choices or [] for setting in settings if setting.name == "sampler"),
         limits=Limits(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 import numpy as np
 import soundfile
@@ -41,6 +41,11 @@ class TooLongError(AudioError):
 
 class UnreadableError(AudioError):
     """A file is no sound that can be read."""
+
+
+def is_file(sound: object) -> TypeGuard[str | Path | BinaryIO]:
+    """Whether a sound is given as a file, by its path or open, and not as samples."""
+    return isinstance(sound, str | Path) or hasattr(sound, "read")
 
 
 def read_excerpt(source: str | Path | BinaryIO, rate: int, samples: int, max_seconds: float = MAX_SECONDS) -> Excerpt:
@@ -86,7 +91,7 @@ def decode_sound(file: BinaryIO, max_seconds: float = MAX_SECONDS) -> Sound:
         raise _unreadable(error) from None
 
 
-class _Stream(soundfile.SoundFile):
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]  # soundfile has no types
     """A sound file read from its start to its end. Not seekable: soundfile seeks after each read, which fails for unknown lengths."""
 
     def seekable(self) -> bool:

@@ -28,7 +28,7 @@ FEWEST = 100
 _TASK = 32  # files
 _AHEAD = 3  # tasks for each process that may wait or be done already: more would fill the memory of a slow reader
 
-Result = Excerpt | AudioError
+Decoded = Excerpt | AudioError
 
 
 def usable_cores() -> int:
@@ -36,7 +36,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_excerpts(paths: Sequence[Path], rate: int, samples: int, workers: int | None = None) -> Iterator[Result]:
+def read_excerpts(paths: Sequence[Path], rate: int, samples: int, workers: int | None = None) -> Iterator[Decoded]:
     """For each file, in order, its excerpt of `samples` samples at `rate` Hz, or the error why there is none.
 
     `workers` processes (one for each usable core if left out, fewer for few files); the result is the same for any number of them.
@@ -48,9 +48,9 @@ def read_excerpts(paths: Sequence[Path], rate: int, samples: int, workers: int |
     return _by_processes([paths[start : start + _TASK] for start in range(0, len(paths), _TASK)], rate, samples, workers)
 
 
-def _by_processes(tasks: Sequence[Sequence[Path]], rate: int, samples: int, workers: int) -> Iterator[Result]:
+def _by_processes(tasks: Sequence[Sequence[Path]], rate: int, samples: int, workers: int) -> Iterator[Decoded]:
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_settle)
-    running: deque[Future[list[Result]]] = deque()
+    running: deque[Future[list[Decoded]]] = deque()
     try:
         for task in tasks:
             with _without_main():  # a submission may start a process
@@ -65,11 +65,11 @@ def _by_processes(tasks: Sequence[Sequence[Path]], rate: int, samples: int, work
         pool.shutdown(cancel_futures=True)
 
 
-def _read_all(paths: Sequence[Path], rate: int, samples: int) -> list[Result]:
+def _read_all(paths: Sequence[Path], rate: int, samples: int) -> list[Decoded]:
     return [_read(path, rate, samples) for path in paths]
 
 
-def _read(path: Path, rate: int, samples: int) -> Result:
+def _read(path: Path, rate: int, samples: int) -> Decoded:
     try:
         return read_excerpt(path, rate, samples)
     except AudioError as error:

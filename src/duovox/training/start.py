@@ -91,7 +91,7 @@ def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module |
         return None
     if not recipe.external.conditioned:
         raise TrainingError(
-            f"recipe {recipe.name} uses its classifier as it came; it is trained on noise only with external.conditioned = true"
+            f"recipe {recipe.name} uses its classifier unmodified; it is trained on noise only with external.conditioned = true"
         )
     classifier = load_classifier(out / "original", recipe, features, network)
     parameters = [parameter for parameter in classifier.get_submodule("network").parameters() if parameter.is_floating_point()]

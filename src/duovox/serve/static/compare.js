@@ -5,13 +5,11 @@ import { ClipCard } from "./clip.js";
 import { announce } from "./notices.js";
 import { unlock } from "./player.js";
 import { Seed } from "./seed.js";
-import { Settings } from "./settings.js";
+import { describe, Settings } from "./settings.js";
 import { verdict } from "./speak.js";
 import { Task } from "./task.js";
 
 const START_B = { gamma: 0 }; // at first, A is the bundle's own settings and B the same without guidance
-
-const describe = ({ gamma, steps, sampler }) => `gamma ${gamma} · ${steps} steps · ${sampler}`;
 
 export function startCompare(model) {
   const element = (id) => document.getElementById(id);
@@ -30,7 +28,7 @@ export function startCompare(model) {
       Promise.all(requests.map((request) => generate(request, signal, onWait))));
     if (replies === null) return;
     await Promise.all(sides.map(({ name, card }, i) =>
-      card.showGenerated(replies[i].clip, `${name}: ${verdict(replies[i].clip.probabilities)}`, describe(replies[i].settings))));
+      card.showGenerated(replies[i].clip, `${name}: ${verdict(replies[i].clip.probabilities)}`, describe(replies[i].settings, model))));
     announce(sides.map(({ name }, i) => `${name} ${verdict(replies[i].clip.probabilities)}`).join("; "));
   }
 

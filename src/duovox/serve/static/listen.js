@@ -3,6 +3,7 @@
 
 import { classify, generate } from "./api.js";
 import { ClipCard } from "./clip.js";
+import { megabytes, toWav } from "./decode.js";
 import { announce } from "./notices.js";
 import { unlock } from "./player.js";
 import { microphoneProblem, record } from "./recorder.js";
@@ -11,9 +12,22 @@ import { Task } from "./task.js";
 
 const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
 
-function refuseLarge(file, limits) {
-  const most = limits.upload_bytes;
-  if (file.size > most) throw new Error(`${file.name} has ${(file.size / 2 ** 20).toFixed(1)} MB; the server takes ${(most / 2 ** 20).toFixed(1)} MB at most.`);
+/** The sound of a file as the server reads it, and what is heard in it: the file itself, or what the browser makes of it where the server
+ *  does not read it or it is too large. */
+async function classifyAny(file, { rate, limits }, signal, onWait) {
+  let reason = `it has ${megabytes(file.size)}, the server takes ${megabytes(limits.upload_bytes)} at most`;
+  if (file.size <= limits.upload_bytes) {
+    try {
+      return { sound: file, reply: await classify(file, signal, onWait) };
+    } catch (error) {
+      if (error.status !== 415) throw error;
+      reason = error.message;
+    }
+  }
+  const sound = await toWav(file, rate, limits.upload_seconds);
+  signal.throwIfAborted();
+  if (sound === null) throw new Error(`${file.name} cannot be heard: ${reason}, and this browser cannot decode it either.`);
+  return { sound, reply: await classify(sound, signal, onWait) };
 }
 
 /** Let files be dropped on `zone`; a file dropped beside it does not replace the page. */
@@ -44,11 +58,10 @@ export function startListen(model, settings, seed) {
 
   /** Classify a file, show it, then let the generator say what was heard. */
   async function hear(file, name, signal, onWait) {
-    refuseLarge(file, model.limits);
-    const reply = await classify(file, signal, onWait);
+    const { sound, reply } = await classifyAny(file, model, signal, onWait);
     signal.throwIfAborted();
-    const note = `${reply.seconds.toFixed(2)} s · ${verdict(reply.probabilities)}`;
-    await heard.showHeard(new Uint8Array(await file.arrayBuffer()), reply, name, note);
+    const note = [`${reply.seconds.toFixed(2)} s`, verdict(reply.probabilities), ...reply.notes].join(" · ");
+    await heard.showHeard(new Uint8Array(await sound.arrayBuffer()), reply, name, note);
     announce(`${name}: ${verdict(reply.probabilities)}`);
     await answer(reply.label, signal, onWait);
   }

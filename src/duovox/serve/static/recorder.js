@@ -66,7 +66,7 @@ export async function record(seconds, signal, hooks) {
     signal.throwIfAborted();
     const node = new AudioWorkletNode(context, "recorder");
     context.createMediaStreamSource(stream).connect(node).connect(context.destination); // it gives silence, but only so is it run
-    return encodeWav(await gather(node.port, context.sampleRate, seconds, signal, hooks), context.sampleRate);
+    return encodeWav([await gather(node.port, context.sampleRate, seconds, signal, hooks)], context.sampleRate);
   } finally {
     for (const track of stream.getTracks()) track.stop();
     context.close();

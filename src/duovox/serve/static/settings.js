@@ -1,41 +1,106 @@
-// The settings of one generation: guidance, steps, sampler. Takes defaults and limits from the model; gives what differs from them.
+// The settings of one generation: a control for each setting that the server's model describes, whatever it is called. Takes their kinds,
+// ranges and defaults from /v1/model; gives what differs from the defaults.
 
-/** Tie a slider to its number: each follows the other. */
-function tie(number, slider, most) {
-  number.max = slider.max = most;
+const FIRST = ["gamma", "steps", "sampler"]; // always in sight; the others are under "More settings"
+
+const copyOf = (template) => document.getElementById(template).content.cloneNode(true).firstElementChild;
+
+const titled = (name) => name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
+
+/** A number and its slider: each follows the other. */
+function dial(setting) {
+  const element = copyOf("setting-dial");
+  const number = element.querySelector("[type=number]");
+  const slider = element.querySelector("[type=range]");
+  number.max = slider.max = setting.maximum;
+  number.min = slider.min = setting.minimum ?? 0;
+  number.step = slider.step = setting.kind === "integer" ? 1 : "any";
+  if (setting.kind === "number") slider.step = (setting.maximum - slider.min) / 200;
+  slider.classList.add(`${setting.name}-slider`);
+  slider.ariaLabel = `${titled(setting.name)} slider`;
   number.addEventListener("input", () => (slider.value = number.value));
   slider.addEventListener("input", () => (number.value = slider.value));
+  return { element, input: number, read: () => readNumber(number.value, setting) };
+}
+
+function choice(setting) {
+  const element = copyOf("setting-choice");
+  const input = element.querySelector("select");
+  input.append(...setting.choices.map((name) => new Option(name)));
+  return { element, input, read: () => input.value };
+}
+
+function toggle() {
+  const element = copyOf("setting-switch");
+  const input = element.querySelector("input");
+  return { element, input, read: () => input.checked };
+}
+
+function field(setting) {
+  const element = copyOf("setting-field");
+  const input = element.querySelector("input");
+  const read = () => (setting.kind === "text" ? input.value : readNumber(input.value, setting));
+  return { element, input, read };
+}
+
+/** An empty field is the default; what is no number goes as it is, for the server to refuse in its words. */
+function readNumber(text, setting) {
+  const trimmed = text.trim();
+  if (trimmed === "") return setting.default;
+  return Number.isNaN(Number(trimmed)) ? trimmed : Number(trimmed);
+}
+
+function makeControl(setting) {
+  const make = setting.kind === "choice" ? choice : setting.kind === "switch" ? toggle : setting.maximum === null ? field : dial;
+  const control = make(setting);
+  control.input.classList.add(setting.name);
+  control.element.querySelector(".name").textContent = titled(setting.name);
+  control.element.querySelector(".hint").textContent = setting.about;
+  return control;
+}
+
+/** What a clip was made with, in a line: the first settings, and others that are not the model's own. */
+export function describe(settings, model) {
+  const others = model.settings.filter(({ name, default: own }) => !FIRST.includes(name) && settings[name] !== own);
+  return [...FIRST, ...others.map(({ name }) => name)].map((name) => `${name} ${settings[name]}`).join(" · ");
 }
 
 export class Settings {
   /** `start`: what stands here instead of the defaults at first and after a reset. */
-  constructor(host, { defaults, limits, samplers }, start = {}) {
-    host.append(document.getElementById("settings-template").content.cloneNode(true));
-    const part = (name) => host.querySelector(name);
-    this.inputs = { gamma: part(".gamma"), steps: part(".steps"), sampler: part(".sampler") };
-    this.inputs.sampler.append(...samplers.map((name) => new Option(name)));
-    tie(this.inputs.gamma, part(".gamma-slider"), limits.gamma);
-    tie(this.inputs.steps, part(".steps-slider"), limits.steps);
-    this.defaults = defaults;
-    this.start = { ...defaults, ...start };
+  constructor(host, model, start = {}) {
+    host.append(copyOf("settings-template"));
+    this.described = model.settings;
+    this.controls = new Map(model.settings.map((setting) => [setting.name, makeControl(setting)]));
+    const known = (name) => this.controls.has(name);
+    const order = [...FIRST.filter(known), ...[...this.controls.keys()].filter((name) => !FIRST.includes(name))];
+    for (const name of order) host.querySelector(FIRST.includes(name) ? ".first" : ".others").append(this.controls.get(name).element);
+    this.start = { ...Object.fromEntries(model.settings.map((setting) => [setting.name, setting.default])), ...start };
+    this.#startWhereSamplersWork(model.fewest_steps);
     this.reset();
   }
 
   reset() {
-    for (const [name, input] of Object.entries(this.inputs)) {
-      input.value = this.start[name];
+    for (const [name, { input }] of this.controls) {
+      if (input.type === "checkbox") input.checked = this.start[name];
+      else input.value = this.start[name];
       input.dispatchEvent(new Event("input"));
     }
   }
 
-  /** The settings that differ from the bundle's own, for a request; an empty field is the bundle's own. */
+  /** The settings that differ from the bundle's own, for a request. */
   values() {
-    const { gamma, steps, sampler } = this.inputs;
-    const given = {
-      gamma: gamma.value === "" ? this.defaults.gamma : Number(gamma.value),
-      steps: steps.value === "" ? this.defaults.steps : Number(steps.value),
-      sampler: sampler.value,
-    };
-    return Object.fromEntries(Object.entries(given).filter(([name, value]) => value !== this.defaults[name]));
+    const given = this.described.map(({ name, default: own }) => [name, this.controls.get(name).read(), own]);
+    return Object.fromEntries(given.filter(([, value, own]) => value !== own).map(([name, value]) => [name, value]));
+  }
+
+  /** Let the steps begin, on the slider, where the chosen sampler gives words; fewer can still be typed. */
+  #startWhereSamplersWork(fewest) {
+    const [sampler, steps] = ["sampler", "steps"].map((name) => this.controls.get(name));
+    const slider = steps.element.querySelector("[type=range]");
+    sampler.input.addEventListener("input", () => {
+      slider.min = fewest[sampler.input.value] ?? 1;
+      if (Number(steps.input.value) < Number(slider.min)) steps.input.value = slider.min;
+      slider.value = steps.input.value;
+    });
   }
 }
