@@ -18,6 +18,9 @@ from duovox.provenance import git_revision
 from duovox.runs import Part, classifier_folder, fill_classifier, read_weights, recipe_of_part, scale_of
 from duovox.sound.vocoder.istft_net import ISTFTNet
 
+ORIGIN = ("step", "seconds", "clips", "data", "schedule", "init", "start")
+"""The facts of a run that a bundle keeps; the last three where a run had a schedule of its own or began with other weights."""
+
 
 def assemble(
     out: Path,
@@ -46,7 +49,7 @@ def assemble(
         runs["vocoder"], vocoder_tensors = _part_of(out / "vocoder", "vocoder", recipe)
         vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
         vocoder.load_state_dict(vocoder_tensors, strict=True)
-    origin = {part: {key: run[key] for key in ("step", "seconds", "clips", "data")} for part, run in runs.items()}
+    origin = {part: {key: run[key] for key in ORIGIN if key in run} for part, run in runs.items()}
     card = card or (external_card(recipe.external) if recipe.external else "")
     config = BundleConfig(FORMAT, tuple(facts["labels"]), recipe, scale_of(facts), git_revision(), origin, scores or {})
     return Bundle(config, model, vocoder, card)

@@ -9,7 +9,7 @@ from duovox.config.fields import check_labels, from_dict, to_dict, to_json
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.recipe import Recipe, read_recipe, write_recipe
 from duovox.config.sound import MelConfig, MelScale, VocoderConfig
-from duovox.config.training import SeenConfig, TrainConfig
+from duovox.config.training import SeenConfig, TrainConfig, with_updates
 
 __all__ = [
     "Calibration",
@@ -36,5 +36,6 @@ __all__ = [
     "read_recipe",
     "to_dict",
     "to_json",
+    "with_updates",
     "write_recipe",
 ]

@@ -36,7 +36,7 @@ from duovox.experiments.plan import Plan, System, Trial
 from duovox.files import differences, write_whole
 from duovox.generation import completed, describe_faults, read_faults
 from duovox.provenance import digest_of, note_machine
-from duovox.runs import Part, read_weights, recipe_of_part
+from duovox.runs import Part, read_weights, recipe_of_part, updates_of
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.start import start_training
 from duovox.voice import Duovox
@@ -136,7 +136,7 @@ class Bench:
         wanted = {"recipe": recipe_of_part(recipe, part), "data": features.digest}
         for path, old, new in differences({name: facts[name] for name in wanted}, wanted):
             raise TrainingError(f"{folder} was trained with {path} = {old!r}, now it is {new!r}; use the old one or another --out")
-        if facts["step"] >= getattr(recipe, f"train_{part}").updates:
+        if facts["step"] >= updates_of(facts, recipe, part):
             self.complete.add(folder)
         return folder in self.complete
 
