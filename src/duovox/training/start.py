@@ -49,6 +49,7 @@ def start_training(
     autocast = choose_autocast(precision, chosen)
     scale = scale_of_data(recipe, features)
     facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
+    facts |= {name: value for name, value in (("languages", dict(features.languages)), ("speakers", features.speaker_note)) if value}
     trainee: Trainee
     if part == "classifier":
         trainee = ClassifierTraining(recipe, features, scale, chosen, autocast, _to_tune(out, recipe, features, network))
