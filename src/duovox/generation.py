@@ -123,8 +123,8 @@ def fill_folder(
     Raises `GenerationError` for a plan that mixes clips with a label and without, `OutputError` for a folder that holds other things
     or clips of other settings or that another run is filling, and what `Duovox.generate_batch` raises.
     """
+    plan = check_plan(voice, plan)
     settings, batches = settings or voice.config.recipe.sample, cut(plan, batch)
-    check_plan(voice, plan)
     facts = deciding_facts(voice, settings, plan[0].label is None, vocoder)
     with claimed(folder):
         settle(folder, facts)
@@ -134,14 +134,14 @@ def fill_folder(
         return not missing(batches, folder)
 
 
-def check_plan(voice: Duovox, plan: Sequence[Request]) -> None:
-    """Raise `GenerationError` or `LabelError` for a plan that the voice cannot carry out, before anything is made."""
+def check_plan(voice: Duovox, plan: Sequence[Request]) -> tuple[Request, ...]:
+    """The plan with the labels that are meant. Raises `GenerationError` or `LabelError` for one that the voice cannot carry out, before
+    anything is made."""
     if not plan:
         raise GenerationError("the plan has no clips")
     if len({request.label is None for request in plan}) > 1:
         raise GenerationError("a folder cannot mix clips with a label and clips without one; make two plans")
-    for label, seed in plan:
-        voice.check_request(label, seed)
+    return tuple(Request(voice.check_request(label, seed), seed) for label, seed in plan)
 
 
 def deciding_facts(

@@ -16,11 +16,12 @@ import torch
 from making import MEL, RATE, REAL, make_words, names, speakers, tone
 
 from duovox.contracts import DataError, OutputError
+from duovox.data import Held, SpeakerOptions, open_features, prepare, read_manifest, which_split
 from duovox.data import decoding as decoding_module
-from duovox.data import open_features, prepare, read_manifest, which_split
 from duovox.data.storage import ArrayWriter
 from duovox.sound.audio import write_audio
 from duovox.sound.mel import LogMel
+from duovox.sound.placing import place
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +184,9 @@ def test_nothing_of_the_users_is_replaced(words: Path, tmp_path: Path) -> None:
     for name in ("thesis", "file"):
         with pytest.raises(OutputError, match="no feature folder"):
             prepare(words, tmp_path / name, progress=False, force=True)
-    for place in (words, words / "features"):
+    for inside in (words, words / "features"):
         with pytest.raises(OutputError, match="must not lie inside"):
-            prepare(words, place, progress=False)
+            prepare(words, inside, progress=False)
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     assert prepare(words, tmp_path / "empty", progress=False).counts
@@ -274,7 +275,7 @@ def test_thin_splits_are_said(tmp_path: Path) -> None:
     for speaker in speakers("test", 1):
         write_audio(words / "no" / f"{speaker}_nohash_0.wav", tone(3), RATE)
     assert prepare(words, tmp_path / "features", progress=False).notes[:2] == (
-        "the validation split is empty: add clips of more speakers, or name some in the split lists",
+        "the validation split is empty: add clips of more speakers, or name some (--validation-speakers, split lists)",
         "the test split has no clip of yes",
     )
 
@@ -306,3 +307,99 @@ def test_a_manifest_without_notes_is_still_read(folder: Path, tmp_path: Path) ->
     del facts["notes"]
     (copy / "manifest.json").write_text(json.dumps(facts))
     assert read_manifest(copy).notes == () and len(open_features(copy).stems) == 18
+
+
+def test_a_manifest_of_format_1_is_still_read(folder: Path, tmp_path: Path) -> None:
+    """It says of speakers what the names of its clips say."""
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    facts = json.loads((copy / "manifest.json").read_text())
+    for name in ("roots", "clip_roots", "speaker_rules", "languages", "placed"):
+        del facts[name]
+    (copy / "manifest.json").write_text(json.dumps(facts | {"format": 1}))
+    assert read_manifest(copy).speaker_rules == {"name": 18} and open_features(copy).speaker_note == ""
+    (copy / "manifest.json").write_text(json.dumps(facts | {"format": 1, "stems": [f"clip{number}" for number in range(18)]}))
+    assert open_features(copy).speaker_note.startswith("the speakers are unknown and the split is by clip")
+
+
+# several roots, speakers, languages, placing
+
+
+def studio(root: Path, labels: tuple[str, ...], samples: int = 9000) -> Path:
+    """A take of each label by four speakers, shorter than a clip."""
+    for number, label in enumerate(labels):
+        for who in ("01", "02", "04", "10"):
+            noise = 0.1 * np.random.default_rng([number, int(who), len(root.name)]).normal(0, 1, samples) * np.hanning(samples)
+            write_audio(root / label / f"speaker-{who}_a.wav", noise.astype(np.float32), RATE, parents=True)
+    return root
+
+
+HELD = SpeakerOptions(r"speaker-(\d+)", Held.of("04", "10"), ("en", "de"))
+
+
+def test_several_roots_are_one_folder_of_features(tmp_path: Path) -> None:
+    roots = [studio(tmp_path / "english", ("no", "zero")), studio(tmp_path / "deutsch", ("null", "nein"))]
+    (roots[1] / "null" / "broken.wav").write_text("no sound")
+    manifest = prepare(roots, tmp_path / "features", progress=False, speakers=HELD)
+    features = open_features(tmp_path / "features")
+    assert manifest.roots == ("english", "deutsch") and manifest.languages == {"no": "en", "zero": "en", "null": "de", "nein": "de"}
+    assert features.languages == manifest.languages and features.labels == ("zero", "nein", "no", "null")
+    assert [manifest.roots[root] for root in manifest.clip_roots] == ["english"] * 4 + ["deutsch"] * 4 + ["english"] * 4 + ["deutsch"] * 4
+    assert dict(zip(features.speakers, features.split, strict=True)) == {"01": "train", "02": "train", "04": "test", "10": "validation"}
+    assert list(manifest.skipped) == ["deutsch/null/broken.wav"] and manifest.speaker_rules == {"pattern": 16}
+    assert prepare(roots, tmp_path / "features", progress=False, speakers=HELD) == manifest
+    assert features.speaker_note == "" and not any("nearly the same" in note for note in manifest.notes)
+
+
+def test_names_that_two_roots_share_begin_with_the_root(tmp_path: Path) -> None:
+    roots = [studio(tmp_path / "a", ("no", "zero")), studio(tmp_path / "bb", ("no", "up"))]
+    manifest = prepare(roots, tmp_path / "features", progress=False, speakers=SpeakerOptions(HELD.pattern, HELD.held))
+    stems = {(manifest.labels[label], stem) for label, stem in zip(manifest.clip_labels, manifest.stems, strict=True)}
+    assert len(stems) == 16 and {("no", "a/speaker-01_a"), ("no", "bb/speaker-01_a"), ("up", "speaker-01_a")} <= stems
+
+
+def test_other_speakers_or_languages_or_places_are_never_read_stale(tmp_path: Path) -> None:
+    root, out = studio(tmp_path / "words", ("no", "zero")), tmp_path / "features"
+    first = SpeakerOptions(HELD.pattern, HELD.held)
+    options = [first, replace(first, held=Held.of("02", "10")), replace(first, languages=("en",))]
+    made = [prepare(root, out, progress=False, speakers=one) for one in options]
+    made.append(prepare(root, out, progress=False, speakers=first, placed=True))
+    assert len({manifest.inputs for manifest in made}) == 4
+    assert made[1].digest != made[0].digest == made[2].digest != made[3].digest
+    assert made[2].languages == {"no": "en", "zero": "en"} and made[0].languages == {}
+
+
+def test_short_clips_are_placed_by_their_label_and_name(tmp_path: Path) -> None:
+    root = studio(tmp_path / "words", ("no", "zero"))
+    with_clips(root, "no", {"speaker-01_long.wav": tone(7)})
+    speakers = SpeakerOptions(HELD.pattern, HELD.held)
+    manifest = prepare(root, tmp_path / "features", progress=False, speakers=speakers, placed=True)
+    plain = prepare(root, tmp_path / "plain", progress=False, speakers=speakers)
+    note = "8 clips shorter than 16000 samples were put at a drawn place, the rest filled with noise like their own floor"
+    assert manifest.placed == 8 and note in manifest.notes and not any("padded" in text for text in manifest.notes)
+    assert plain.placed == 0 and any("8 clips shorter than 16000 samples were padded" in text for text in plain.notes)
+    np.testing.assert_allclose(stored(tmp_path / "features", "speaker-01_long"), tone(7), atol=1.01 / 2**15)
+    clip, _ = soundfile.read(root / "zero" / "speaker-02_a.wav", dtype="float32")
+    index = manifest.stems.index("speaker-02_a")  # of zero, the first label
+    waves = open_features(tmp_path / "features").waves[index].astype(np.float64) / 2**15
+    np.testing.assert_allclose(waves, place(clip, RATE, "zero/speaker-02_a"), atol=1.01 / 2**15)
+
+
+def test_one_recording_in_two_splits_is_said(tmp_path: Path) -> None:
+    root = studio(tmp_path / "words", ("no", "zero"))
+    shutil.copy(root / "no" / "speaker-01_a.wav", root / "no" / "speaker-04_copy.wav")
+    for placed in (False, True):
+        manifest = prepare(root, tmp_path / "out", progress=False, speakers=SpeakerOptions(HELD.pattern, HELD.held), placed=placed)
+        wanted = "no/speaker-04_copy.wav in test is no/speaker-01_a.wav in train"
+        assert f"1 clips held out are nearly the same as one of another split: {wanted}" in manifest.notes
+
+
+def test_what_cannot_be_leaves_nothing(tmp_path: Path) -> None:
+    root = studio(tmp_path / "words", ("no", "zero"))
+    for options in (SpeakerOptions("x(y)"), SpeakerOptions(HELD.pattern, Held.of("77")), SpeakerOptions(languages=("",))):
+        with pytest.raises(DataError):
+            prepare(root, tmp_path / "features", progress=False, speakers=options)
+    with pytest.raises(DataError, match="given twice"):
+        prepare([root, root], tmp_path / "features", progress=False)
+    with pytest.raises(OutputError, match="must not lie inside"):
+        prepare([studio(tmp_path / "b", ("no", "zero")), root], root / "features", progress=False)
+    assert names(tmp_path) == ["b", "words"]

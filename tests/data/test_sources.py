@@ -117,13 +117,20 @@ def test_what_lies_beside_and_broken_links_are_listed(tmp_path: Path) -> None:
 
 
 def test_labels_match_in_any_unicode_form(tmp_path: Path) -> None:
-    """Two folders whose names differ in their form alone are one label."""
+    make_words(tmp_path, ("fu\u0308nf", "no"), train=2, held=0)
+    for asked in ("fu\u0308nf,no", "f\u00fcnf,no", ["fu\u0308nf", "no"]):
+        assert scan(tmp_path, asked).labels == ("f\u00fcnf", "no")
+
+
+def test_folders_that_become_one_label_are_refused(tmp_path: Path) -> None:
     make_words(tmp_path, ("fu\u0308nf", "no"), train=2, held=0)
     write_audio(tmp_path / "f\u00fcnf" / "more.wav", tone(1), RATE, parents=True)
-    for asked in ("fu\u0308nf,no", "f\u00fcnf,no", ["fu\u0308nf", "no"]):
-        found = scan(tmp_path, asked)
-        assert found.labels == ("f\u00fcnf", "no")
-        assert [source.label for source in found.sources] == ["f\u00fcnf"] * 3 + ["no"] * 2
+    with pytest.raises(DataError, match="has 2 folders called 'f\u00fcnf' that differ in their Unicode form alone; merge them"):
+        scan(tmp_path)
+    make_words(tmp_path, ("No", "yes"), train=2, held=0)
+    with pytest.raises(DataError, match="the labels 'No' and 'no' differ in case alone; rename or merge their folders"):
+        scan(tmp_path, "No,no")
+    assert scan(tmp_path, "no,yes").labels == ("no", "yes")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def _job(
 ) -> _Job:
     scale = scale_of_data(recipe, features)
     facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
+    facts |= {name: value for name, value in (("languages", dict(features.languages)), ("speakers", features.speaker_note)) if value}
     if part == "subnet":
         folder = on or classifier_folder(out, recipe)
         if recipe.subnet_sees.other_data:
