@@ -142,7 +142,7 @@ def test_table1_of_the_paper_s_form_from_words_alone(page: Path) -> None:
     assert len(figures) == 10 * 4 and all(isinstance(figure, float) and figure >= 0 for figure in figures)
     assert {result["rows"][0]["n"] for result in found["results"]} == {6}
     assert [claim["verdict"] in ("holds", "does not hold", "undecided") for claim in found["claims"]] == [True] * 4
-    assert not any("no figure yet" in part["text"] for claim in found["claims"] for part in claim["parts"])
+    assert not any("no figure yet" in part["text"] for claim in found["claims"] for part in claim["comparisons"])
 
 
 def test_parts_are_trained_as_the_recipe_says(page: Path, here: Path) -> None:
