@@ -1,4 +1,4 @@
-"""How far a classifier can be believed at each noise level, and the temperatures that mend it.
+"""Temperature scaling per noise level: accuracy and calibration error of a classifier, and the temperatures that lower the latter.
 
 Takes a model and features; gives accuracy and calibration error before and after, and a `Calibration` that the guidance uses. A
 classifier that never met noise is wrong in both: it is sure of nonsense. One temperature per noise level, fitted on the validation

@@ -60,7 +60,7 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
 
 
 def classifier_folder(out: Path, recipe: Recipe) -> Path:
-    """Where a recipe's frozen classifier lies: `original` for someone else's as it came, else `classifier`."""
+    """Where a recipe's frozen classifier lies: `original` for someone else's unmodified one, else `classifier`."""
     return out / ("original" if recipe.external and not recipe.external.conditioned else "classifier")
 
 

@@ -54,7 +54,7 @@ def test_a_recipe_file_takes_the_place_of_the_object(
     assert all(value.equal(whole[name]) for name, value in mine.items())
     with pytest.raises(TrainingError, match="already holds a run"):
         start_training("subnet", recipe, tiny_features, out, **CPU)
-    with pytest.raises(TrainingError, match=r"uses its classifier as it came; .*external\.conditioned = true"):
+    with pytest.raises(TrainingError, match=r"uses its classifier unmodified; .*external\.conditioned = true"):
         start_training("classifier", recipe, tiny_features, out, **CPU)
     other = dataclasses.replace(recipe, subnet=dataclasses.replace(recipe.subnet, embedding=8))
     with pytest.raises(TrainingError, match=r"subnet\.embedding = 16, now it is 8"):

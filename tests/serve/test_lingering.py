@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from serving import wait_until
 from sockets import MEGA, announced, connect, ended, guarded, head, listening, refuse, refused, reply_of
 
 from duovox import Duovox
 from duovox.bundle import Bundle
-from duovox.serve import lingering
+from duovox.serve import connection, lingering
 from duovox.serve.settings import ServeConfig
 
 
@@ -101,10 +102,9 @@ def test_a_client_that_shuts_its_side_is_answered(port: int) -> None:
             client.shutdown(socket.SHUT_WR)
             assert reply_of(client)[0] == 401
     with connect(port) as client:
-        body = b'{"label": "low", "steps": 1}'
-        client.sendall(head("/v1/generate", *announced(len(body))) + body)
+        client.sendall(head("/v1/generate", *announced(9)) + b'{"n": 99}')
         client.shutdown(socket.SHUT_WR)
-        assert reply_of(client)[0] == 200 and ended(client)
+        assert reply_of(client)[0] == 422 and ended(client)
 
 
 def test_who_waits_for_100_is_spared_the_body(port: int) -> None:
@@ -124,6 +124,24 @@ def test_a_connection_that_is_asked_well_stays_open(port: int) -> None:
             client.sendall(head("/v1/generate", *announced(9)) + b'{"n": 99}')
             status, headers, _ = reply_of(client)
             assert status == 422 and "connection" not in headers
+
+
+def test_a_client_that_shuts_its_side_and_asks_for_long_work_counts_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HALF_CLOSED_SECONDS", 0.2)
+    gone: list[float] = []
+
+    async def work(scope: Any, receive: Any, send: Any) -> None:
+        began = time.monotonic()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.append(time.monotonic() - began)
+
+    with listening(work, ServeConfig()) as port, connect(port) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
+        client.shutdown(socket.SHUT_WR)
+        assert ended(client)
+        wait_until(lambda: len(gone) == 1)
+    assert gone[0] >= 0.15
 
 
 # limits of patience

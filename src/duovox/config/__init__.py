@@ -5,7 +5,7 @@ A setting stands here once and nowhere else. Nothing here imports torch, so that
 
 from duovox.config.diffusion import Calibration, NoiseConfig, SampleConfig, SamplerName, ScheduleName
 from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
-from duovox.config.fields import check_labels, from_dict, to_dict, to_json
+from duovox.config.fields import check_labels, check_languages, from_dict, to_dict, to_json
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.recipe import Recipe, read_recipe, write_recipe
 from duovox.config.sound import MelConfig, MelScale, VocoderConfig
@@ -31,6 +31,7 @@ __all__ = [
     "VocoderConfig",
     "WaveInput",
     "check_labels",
+    "check_languages",
     "from_dict",
     "read_input",
     "read_recipe",

@@ -39,7 +39,7 @@ class TrainConfig:
 def with_updates(train: TrainConfig, updates: int) -> TrainConfig:
     """The same training with another number of updates; warm-up and averaging shrink with it where it is smaller."""
     share = min(1.0, updates / max(1, train.updates))
-    decay = max(0.0, 1 - (1 - train.ema_decay) / share)
+    decay = max(0.0, 1 - (1 - train.ema_decay) / share) if share else 0.0
     return replace(train, updates=updates, warmup=round(train.warmup * share), ema_decay=decay)
 
 

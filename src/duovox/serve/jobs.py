@@ -1,6 +1,7 @@
 """What the queue of the server holds: tasks, jobs of one request each, and the batches they are run in.
 
-Takes futures' fates from `app`; gives `worker` what to run. Knows nothing of threads but that a future may be cancelled any time.
+`api` cancels a job's future when its client disconnects; `worker` runs what is left. Knows nothing of threads but that a future may
+be cancelled any time.
 """
 
 from __future__ import annotations

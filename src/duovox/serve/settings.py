@@ -17,7 +17,7 @@ MAX_CLIPS = 16
 MOST = {"steps": 100, "gamma": 20.0}
 """The most that one request may ask for of a setting of sampling; of others, what `SampleConfig` takes."""
 
-FEWEST_STEPS = {"heun": 8, "dpmpp_2m": 6, "euler_maruyama": 8}
+FEWEST_STEPS = {"heun": 8, "dpmpp_2m": 6, "euler_maruyama": 12}
 """Steps from which on a sampler gives words rather than noise (docs/serve.md has the figures); the page's slider starts there."""
 
 MAX_JSON_BYTES = 16 * 2**10
@@ -32,7 +32,7 @@ HEADER_SECONDS, BODY_SECONDS, IDLE_SECONDS, UNREAD_SECONDS = 10.0, 30.0, 5, 60.0
 LINGER_SECONDS, LINGER_IDLE_SECONDS, LINGER_BYTES = 30.0, 5.0, 256 * 2**20
 """How long, with which pauses and how much a client that has been answered may go on sending before the connection is cut."""
 
-HALF_CLOSED_SECONDS = 1.0
+HALF_CLOSED_SECONDS = 0.5
 """How long a client that sends no more, but has sent a whole request, may wait for its answer before it counts as gone."""
 
 CONNECTIONS = 256

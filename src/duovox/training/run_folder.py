@@ -21,6 +21,9 @@ from duovox.training.checkpoint import Progress, load_checkpoint, read_header, s
 from duovox.training.display import say
 from duovox.training.optim import Trainee
 
+TOLD = ("languages", "speakers")
+"""Facts that say more of the same data, for those who read a run; older runs lack them."""
+
 
 @contextmanager
 def held(folder: Path, facts: dict[str, Any], tensorboard: bool) -> Iterator[RunFolder]:
@@ -56,7 +59,8 @@ class RunFolder:
 
     def _compare(self, before: dict[str, Any]) -> None:
         """Refuse to resume when the part, the recipe or the data differ, naming the first setting that does."""
-        for path, old, new in differences(before, self.facts):
+        old_facts, facts = ({name: value for name, value in each.items() if name not in TOLD} for each in (before, self.facts))
+        for path, old, new in differences(old_facts, facts):
             raise TrainingError(f"{self.folder} was started with {path} = {old!r}, now it is {new!r}; use the old one or another --out")
 
     def _cut_log(self, step: int) -> None:

@@ -127,6 +127,7 @@ def _job(
 ) -> _Job:
     scale = scale_of_data(recipe, features)
     facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
+    facts |= {name: value for name, value in (("languages", dict(features.languages)), ("speakers", features.speaker_note)) if value}
     if part == "subnet":
         folder = on or classifier_folder(out, recipe)
         if recipe.subnet_sees.other_data:
@@ -191,7 +192,7 @@ def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module |
         return None
     if not recipe.external.conditioned:
         raise TrainingError(
-            f"recipe {recipe.name} uses its classifier as it came; it is trained on noise only with external.conditioned = true"
+            f"recipe {recipe.name} uses its classifier unmodified; it is trained on noise only with external.conditioned = true"
         )
     classifier = load_classifier(out / "original", recipe, features, network)
     parameters = [parameter for parameter in classifier.get_submodule("network").parameters() if parameter.is_floating_point()]
