@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from duovox.contracts import DataError, DuovoxError
 from duovox.data import scan
 from duovox.evaluation.quality import repeated
-from duovox.sound.audio import READABLE, read_audio
+from duovox.sound.audio import read_audio
+from duovox.sound.folders import find_sounds
 
 RATE = 16000
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "speech_commands"
@@ -37,8 +38,8 @@ def scores(paths: Iterable[Path]) -> NDArray[np.float64]:
 
 
 def clips_of(folder: Path) -> list[Path]:
-    """Every sound file below a folder. Raises `DataError` if there is none."""
-    clips = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in READABLE]
+    """Every sound file below a folder, hidden ones apart. Raises `DataError` if there is none."""
+    clips = list(find_sounds(folder).sounds)
     if not clips:
         raise DataError(f"{folder}: no sound files")
     return clips

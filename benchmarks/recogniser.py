@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from duovox.contracts import DataError, DuovoxError
 from duovox.data import scan
-from duovox.sound.audio import READABLE, read_audio
+from duovox.sound.audio import read_audio
+from duovox.sound.folders import find_sounds
 
 RATE = 16000
 PEAK, NOISE, PADDING = 0.5, 1e-3, RATE // 4
@@ -53,7 +54,7 @@ class Recogniser:
 
 def clips_of(folder: Path) -> list[tuple[str, Path]]:
     """(label, path) of every clip in the sub-folders of a folder. Raises `DataError` if there is none."""
-    clips = [(p.parent.name, p) for p in sorted(folder.glob("*/*")) if p.suffix.lower() in READABLE]
+    clips = [(path.parent.name, path) for path in find_sounds(folder).sounds if path.parent.parent == folder]
     if not clips:
         raise DataError(f"{folder}: no clips; expected {folder}/<label>/*.wav")
     return clips

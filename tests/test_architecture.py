@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "duovox"
 OUTSIDE_THE_TABLE = ("__init__.py", "__main__.py")
+CROSS = {"training", "evaluation"}
 
 
 def table_rows() -> dict[str, int]:
@@ -125,6 +126,15 @@ def test_no_other_room_asks_whose_classifier_it_is() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_no_file_is_too_long_to_read(module: str) -> None:
     assert len((SOURCE / module).read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_training_and_evaluation_know_of_each_other_the_judge_alone() -> None:
+    """A judge is trained in `training` and judges in `evaluation`; experiments, which need both, stand below them."""
+    rooms = {module: own_imports(module) for module in NAMED if module.startswith(("training/", "evaluation/"))}
+    crossing = {
+        (module, other) for module, files in rooms.items() for other in files if {module.split("/")[0], other.split("/")[0]} == CROSS
+    }
+    assert crossing == {("training/judge.py", "evaluation/judge.py")}
 
 
 def test_the_public_object_loads_no_trainer_and_no_judge() -> None:

@@ -92,3 +92,33 @@ def test_a_subnet_of_another_classifier(runs: Path, tiny_recipe: Recipe, tiny_fe
         assemble(runs, tiny_recipe)
     with pytest.raises(TrainingError, match="was started with classifier = "):
         start_training("subnet", tiny_recipe, tiny_features, runs, resume=True, device="cpu")
+
+
+# what a bundle says of its data
+
+
+def say_of(folder: Path, **facts: object) -> None:
+    """Add facts to a run's weights."""
+    old, tensors = read_weights(folder)
+    save_file(tensors, folder / "weights.safetensors", {"duovox": json.dumps(old | facts)})
+
+
+UNKNOWN = "the speakers are unknown and the split is by clip, so a voice may be heard in training and test alike"
+
+
+def test_languages_of_the_data_are_those_of_the_bundle(runs: Path, tiny_recipe: Recipe, tmp_path: Path) -> None:
+    say_of(runs / "classifier", languages={"low": "en"})
+    say_of(runs / "subnet", languages={"high": "de", "low": "en", "other": "fr"})
+    assert assemble(runs, tiny_recipe).config.languages == {"high": "de", "low": "en"}
+    write_bundle(assemble(runs, tiny_recipe), tmp_path / "b")
+    assert read_bundle(tmp_path / "b").config.languages == {"high": "de", "low": "en"}
+
+
+def test_unknown_speakers_are_said_in_origin_and_card(runs: Path, tiny_recipe: Recipe) -> None:
+    assert assemble(runs, tiny_recipe).card == "" and "speakers" not in assemble(runs, tiny_recipe).config.origin["subnet"]
+    for part in ("classifier", "subnet"):
+        say_of(runs / part, speakers=UNKNOWN)
+    bundle = assemble(runs, tiny_recipe, card="# Mine\n")
+    assert bundle.config.origin["subnet"]["speakers"] == UNKNOWN
+    assert bundle.card == f"# Mine\n\nOf the data of classifier and subnet: {UNKNOWN}.\n"
+    assert assemble(runs, tiny_recipe).card.startswith("# A classifier that speaks: high, low, mid\n\nOf the data of ")

@@ -22,7 +22,7 @@ from duovox import bundle
 from duovox import bundle as module
 from duovox.bundle import Bundle, locate, read_bundle, write_bundle
 from duovox.config import Calibration
-from duovox.contracts import BundleError, OutputError
+from duovox.contracts import BundleError, ConfigError, OutputError
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.voice import Duovox
 
@@ -420,3 +420,15 @@ def test_the_hub_is_asked_for_owner_and_name_alone(tmp_path: Path, monkeypatch: 
     for source in ("a/b/c", "./name", "/owner/name", Path("owner/name")):
         with pytest.raises(BundleError, match="no bundle at"):
             locate(source)
+
+
+def test_languages_are_codes_of_labels_and_absent_where_there_are_none(bundle_folder: Path, tiny_bundle: Bundle) -> None:
+    assert "languages" not in json.loads((bundle_folder / "config.json").read_text())
+    assert read_bundle(bundle_folder).config.languages == {}
+    for languages, words in (
+        ({"seven": "en"}, "'seven' is none of the labels"),
+        ({"low": ""}, "is empty"),
+        ({"low": "Low German"}, "no code"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            dataclasses.replace(tiny_bundle.config, languages=languages)

@@ -197,6 +197,15 @@ def test_a_label_called_any_can_be_spoken(run: Run, here: Path, tiny_bundle: Bun
     assert json.loads((here / "a.json").read_text())["label"] == "any"
 
 
+def test_a_word_in_capitals_is_understood_and_named_as_its_label(run: Run, here: Path, bundle_folder: Path) -> None:
+    assert run("generate", "LOW", "--bundle", bundle_folder).out.startswith("low_0.wav: low, seed 0")
+    assert sorted(contents(here)) == ["low_0.json", "low_0.wav"]
+    assert_one_line(run("generate", "Low", "--bundle", bundle_folder), "low_0.wav exists; add --force")
+    assert_one_line(
+        run("generate", "lo", "--bundle", bundle_folder), "unknown label 'lo'; the nearest: low; this model speaks: high, low, mid"
+    )
+
+
 @pytest.mark.parametrize("taken", ["low.wav", "low.json", "low.png"])
 def test_nothing_is_overwritten_without_force(
     run: Run, here: Path, bundle_folder: Path, taken: str, monkeypatch: pytest.MonkeyPatch
@@ -404,9 +413,29 @@ def test_prepare_counts_and_says_what_it_left_out(run: Run, here: Path, tiny_wor
     assert sorted(contents(here / "features")) == ["log_mels.npy", "manifest.json", "waves.npy"]
 
 
+def test_prepare_takes_several_folders_with_speakers_and_languages(run: Run, here: Path, recipe_file: Path) -> None:
+    for root, labels in (("english", ("low", "mid")), ("deutsch", ("high",))):
+        for label in labels:
+            for number, who in enumerate(("01", "02", "04", "10")):
+                write_audio(here / root / label / f"speaker-{who}.wav", tone(label, number)[:3000], 16000, parents=True)
+    words = ["data", "prepare", "english", "deutsch", "--out", "features", "--recipe", recipe_file, "--speaker", r"speaker-(\d+)"]
+    words += ["--test-speakers", "04", "--validation-speakers", "10", "--languages", "en,de", "--place"]
+    result = run(*words)
+    assert result.code == 0, result
+    table = [line.split() for line in result.out.splitlines()[1:4]]
+    assert table == [["high", "(de)", "2", "1", "1"], ["low", "(en)", "2", "1", "1"], ["mid", "(en)", "2", "1", "1"]]
+    assert "note: speakers: 4 by the pattern (12 clips)\n" in result.out
+    assert "note: 12 clips shorter than 3840 samples were put at a drawn place" in result.out
+    assert run(*words).err.endswith("features is up to date\n")
+
+
 @pytest.mark.parametrize(
     ("change", "words", "said"),
     [
+        (lambda root: None, ["--speaker", "speaker"], "has 0 groups"),
+        (lambda root: None, ["--test-speakers", "anna"], "no clip is of the test speaker 'anna'"),
+        (lambda root: None, ["--languages", "en,"], "the language '' is empty"),
+        (lambda root: (root / "speakers.csv").write_text("path,who"), [], "no column speaker"),
         (lambda root: [shutil.rmtree(root / label) for label in ("high", "mid")], [], "at least 2 different labels"),
         (shutil.rmtree, [], "no such folder"),
         (lambda root: [path.unlink() for path in sorted((root / "low").iterdir())[1:]], [], "label 'low' has 1 usable clips"),

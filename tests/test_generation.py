@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,21 @@ from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.config import SampleConfig, to_dict
 from duovox.contracts import ConfigError, DataError, GenerationError, LabelError, OutputError
+from duovox.evaluation.clips import read_clips
 from duovox.files import safe_name
-from duovox.generation import SETTINGS, Request, completed, cut, deciding_facts, fill_folder, generate_each, make_plan, missing
+from duovox.generation import (
+    SETTINGS,
+    Request,
+    completed,
+    cut,
+    deciding_facts,
+    describe_faults,
+    fill_folder,
+    generate_each,
+    make_plan,
+    missing,
+    read_faults,
+)
 from duovox.sound.audio import read_audio
 
 LABELS = tuple(TONES)
@@ -149,6 +162,27 @@ def test_a_run_that_is_stopped_between_two_batches_goes_on(voice: Duovox, tmp_pa
     fill_folder(voice, tmp_path / "whole", plan, QUICK, batch=2)
     assert contents(tmp_path / "clips") == contents(tmp_path / "whole")
     assert fill_folder(voice, tmp_path / "clips", plan, QUICK, batch=2, go_on=lambda: False), "nothing was left to do"
+
+
+def test_clips_that_ran_off_are_kept_and_marked(voice: Duovox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, generate = make_plan(LABELS, 2), voice.generate_batch
+    faults = {("low", 1): "it is silent", ("mid", 0): "50% of its samples are at full scale"}
+
+    def runs_off(wanted: Sequence[tuple[str | None, int]], *settings: Any) -> Any:
+        return [replace(clip, fault=faults.get((clip.label, clip.seed), "")) for clip in generate(wanted, *settings)]
+
+    monkeypatch.setattr(voice, "generate_batch", runs_off)
+    folder = tmp_path / "clips"
+    assert fill_folder(voice, folder, plan, QUICK) and len(list(folder.rglob("*.wav"))) == 6
+    assert read_faults(folder, plan) == faults and read_faults(folder, plan[:2]) == {}
+    assert describe_faults(faults, 6) == "2 of 6 clips ran off to no speech, the first low, seed 1: it is silent"
+    before = contents(folder)
+    (folder / "low" / "1.wav").unlink()
+    assert fill_folder(voice, folder, plan, QUICK) and contents(folder) == before
+    assert read_clips(folder, LABELS).labels == ("high", "high", "low", "low", "mid", "mid"), "as anyone reads them"
+    (folder / "mid" / "0.json").write_text("[]")
+    with pytest.raises(DataError, match=r"mid/0\.json cannot be read \(it holds no table\)"):
+        read_faults(folder, plan)
 
 
 def test_what_killed_runs_left_is_removed(voice: Duovox, tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from duovox.bundle import Bundle
+from duovox.bundle import Bundle, write_bundle
 from duovox.config import Recipe, to_dict, write_recipe
 from duovox.contracts import BundleError, ConfigError, DataError
 from duovox.costs import count_costs, parameters
@@ -26,6 +27,12 @@ def test_facts_of_a_bundle(bundle_folder: Path, tiny_bundle: Bundle) -> None:
     assert facts["labels"] == ["high", "low", "mid"] and facts["origin"] == {"classifier": {"step": 4}}
     assert facts["mel_scale"] == {"kind": "standard", "shift": -5.0, "scale": 0.25}
     assert facts["settings"] == to_dict(tiny_bundle.config.recipe)
+
+
+def test_labels_are_shown_with_their_languages(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    config = dataclasses.replace(tiny_bundle.config, languages={"low": "de"})
+    write_bundle(dataclasses.replace(tiny_bundle, config=config), tmp_path / "b")
+    assert describe(str(tmp_path / "b"))["labels"] == ["high", "low (de)", "mid"]
 
 
 def test_facts_of_a_recipe(tiny_recipe: Recipe, tmp_path: Path) -> None:

@@ -134,9 +134,9 @@ def test_a_hugging_face_folder(place: Path, capsys: pytest.CaptureFixture[str]) 
     said = capsys.readouterr().out
     assert "| * encoder.conv1 | Conv1d | 128 x 100 | BCT |" in said
     proposed = [shlex.split(line) for line in re.findall(r"^  (duovox .*)$", said, re.MULTILINE)]
-    assert len(proposed) == 3 + 4
+    assert len(proposed) == 4 + 5
     assert [words for words in proposed if words not in given] == [], "the tutorial goes on as duovox proposes"
-    assert (place / "whisper_three.wav").is_file() and (place / "tuned_three.wav").is_file()
+    assert (place / "whisper_run/spoken.wav").is_file() and (place / "whisper_tuned/spoken.wav").is_file()
 
 
 @pytest.mark.parametrize("path", sorted(TUTORIALS.glob("*.md")), ids=lambda path: path.stem)

@@ -310,9 +310,21 @@ def test_both_vocoders_and_a_bundle_without_one(tiny_bundle: Bundle, voice: Duov
 
 
 def test_an_unknown_label_lists_the_labels(voice: Duovox) -> None:
-    for label in ("seven", "", "Low", "any"):
+    for label in ("seven", "", "any"):
         with pytest.raises(LabelError, match=f"unknown label '{label}'; this model speaks: high, low, mid"):
             voice.generate(label)
+
+
+def test_words_are_understood_in_capitals_and_figures_and_near_ones_are_offered(tiny_bundle: Bundle, voice: Duovox) -> None:
+    assert voice.resolve_label("Low") == "low" and voice.check_request(None, 0) is None and voice.check_request("MID", 0) == "mid"
+    (clip,) = voice.generate("HIGH", seed=3)
+    assert clip.label == "high" and same([clip], voice.generate("high", seed=3))
+    assert [clip.label for clip in voice.generate_batch([("Low", 0), ("mid", 0)])] == ["low", "mid"]
+    config = dataclasses.replace(tiny_bundle.config, labels=("seven", "sieben", "null"), languages={"seven": "en", "null": "de"})
+    german = Duovox(dataclasses.replace(tiny_bundle, config=config))
+    assert german.resolve_label("7") == "seven" and german.resolve_label("0") == "null"
+    with pytest.raises(LabelError, match=r"the nearest: seven \(en\), sieben; this model speaks: seven \(en\), sieben, null \(de\)"):
+        german.generate("sevn")
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,15 @@ from duovox.classifiers.loading import needs
 from duovox.config import ExternalConfig, Recipe
 from duovox.contracts import BundleError
 from duovox.files import differences
+from duovox.labels import shown
 from duovox.model import build_model
 from duovox.provenance import git_revision
 from duovox.runs import Part, classifier_folder, fill_classifier, read_weights, recipe_of_part, scale_of
 from duovox.sound.vocoder.istft_net import ISTFTNet
+
+ORIGIN = ("step", "seconds", "clips", "data", "schedule", "init", "start", "speakers")
+"""The facts of a run that a bundle keeps: `schedule`, `init` and `start` where it had a schedule of its own or began with other weights,
+`speakers` where some are unknown."""
 
 
 def assemble(
@@ -46,10 +51,27 @@ def assemble(
         runs["vocoder"], vocoder_tensors = _part_of(out / "vocoder", "vocoder", recipe)
         vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
         vocoder.load_state_dict(vocoder_tensors, strict=True)
-    origin = {part: {key: run[key] for key in ("step", "seconds", "clips", "data")} for part, run in runs.items()}
+    origin = {part: {key: run[key] for key in ORIGIN if key in run} for part, run in runs.items()}
+    languages = subnet_facts.get("languages", {}) | facts.get("languages", {})
+    languages = {label: languages[label] for label in facts["labels"] if label in languages}
+    config = BundleConfig(
+        FORMAT, tuple(facts["labels"]), recipe, scale_of(facts), git_revision(), origin, scores or {}, languages=languages
+    )
     card = card or (external_card(recipe.external) if recipe.external else "")
-    config = BundleConfig(FORMAT, tuple(facts["labels"]), recipe, scale_of(facts), git_revision(), origin, scores or {})
-    return Bundle(config, model, vocoder, card)
+    return Bundle(config, model, vocoder, with_speaker_notes(card, config))
+
+
+def with_speaker_notes(card: str, config: BundleConfig) -> str:
+    """A card that says of which data the speakers are unknown; a short one where there is none yet and that has to be said."""
+    of: dict[str, list[str]] = {}
+    for part, run in config.origin.items():
+        if note := run.get("speakers"):
+            of.setdefault(note, []).append(part)
+    if not of:
+        return card
+    words = ", ".join(shown(label, config.languages) for label in config.labels)
+    said = [f"Of the data of {' and '.join(parts)}: {note}." for note, parts in of.items()]
+    return "\n\n".join([card.rstrip() or f"# A classifier that speaks: {words}", *said]) + "\n"
 
 
 def external_card(external: ExternalConfig) -> str:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from duovox.classifiers.copies import copy_network
 from duovox.classifiers.loading import rebuild_network
-from duovox.config import Calibration, MelConfig, MelScale, Recipe, check_labels, from_dict, to_dict, to_json
+from duovox.config import Calibration, MelConfig, MelScale, Recipe, check_labels, check_languages, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, DuovoxError, OutputError
 from duovox.model import ScoreModel, build_classifier, build_external, build_model
 from duovox.sound.vocoder.istft_net import ISTFTNet
@@ -39,7 +39,8 @@ FILES = ("config.json", "model.safetensors", "vocoder.safetensors", "README.md",
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """What `config.json` holds: the recipe and mel scale in full, labels, origin of the weights, scores, file digests."""
+    """What `config.json` holds: the recipe and mel scale in full, labels, origin of the weights, scores, file digests; and the language
+    (a code such as `de`) of each label that has one."""
 
     format: int
     labels: tuple[str, ...]
@@ -50,9 +51,11 @@ class BundleConfig:
     scores: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
+    languages: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_labels("labels", self.labels)
+        check_languages("languages", self.languages, self.labels)
         for name in ("origin", "scores", "digests"):
             if not isinstance(getattr(self, name), dict):
                 raise ConfigError(f"{name}: expected a table, got {getattr(self, name)!r}")
@@ -217,6 +220,8 @@ def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Bun
         files["vocoder.safetensors"] = _tensor_bytes({"vocoder": bundle.vocoder}, {"mel": to_json(bundle.vocoder.mel)})
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     settings = to_dict(bundle.config) | {"format": FORMAT, "digests": digests}
+    if not bundle.config.languages:
+        del settings["languages"]  # so that who knows no languages can read it
     files["config.json"] = (json.dumps(settings, indent=2) + "\n").encode()
     files["README.md"] = bundle.card.encode()
     _write_folder(folder, files)

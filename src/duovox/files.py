@@ -6,10 +6,13 @@ Takes bytes, tensors and settings from every part that writes; nothing here load
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +105,43 @@ def claimed(folder: Path, what: str = "clips") -> Iterator[None]:
 
 
 def _lock(handle: int, folder: Path, what: str) -> None:
-    import fcntl  # not on every system: only who makes clips needs it
-
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise OutputError(f"another run is writing {what} to {folder}; wait for it or choose another folder") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):  # a file system without locks
+            raise OutputError(f"cannot lock {folder} to write {what} to it: {error.strerror}; choose another folder") from None
+
+
+def remove_leftovers(paths: Iterable[Path]) -> None:
+    """Remove what a killed process left of its writing of these files: the temporary files of `write_whole` and `write_tensors` whose
+    process is no more."""
+    for path in paths:
+        for found in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            match = re.fullmatch(r"(\d+)\.(?:tmp|partial)", found.name.removeprefix(f".{path.name}."))
+            if match and not is_running(int(match[1])):
+                with suppress(OSError):
+                    found.unlink()
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of another number than ours runs: what a killed one left may bear our number, once it is given out again."""
+    if process == os.getpid():
+        return False
+    if os.name == "nt":  # there, asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is someone else's, or the system cannot tell
+        return True
+    return True
 
 
 def differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,9 +79,32 @@ def generate_each(
 
 
 def write_clip(folder: Path, request: Request, clip: Clip) -> None:
-    """Write a clip to its place, unless one is there."""
-    if not (folder / request.file).is_file():
-        write_audio(folder / request.file, clip.wave, clip.rate, parents=True)
+    """Write a clip to its place, unless one is there. Of one that ran off to no speech a JSON file beside it says why."""
+    place = folder / request.file
+    if place.is_file():
+        return
+    if clip.fault:
+        story = {"label": request.label, "seed": request.seed, "fault": clip.fault}
+        write_whole(place.with_suffix(".json"), (json.dumps(story) + "\n").encode(), force=True, parents=True)
+    write_audio(place, clip.wave, clip.rate, parents=True)
+
+
+def read_faults(folder: Path, plan: Iterable[Request]) -> dict[Request, str]:
+    """Which clips of a plan ran off to no speech, and why. Raises `DataError` for a damaged file."""
+    faults = {}
+    for request in plan:
+        side = (folder / request.file).with_suffix(".json")
+        if side.is_file():
+            faults[request] = str(_read_json(side).get("fault", ""))
+    return {request: fault for request, fault in faults.items() if fault}
+
+
+def describe_faults(faults: Mapping[Request, str], total: int) -> str:
+    """How many of so many clips ran off, and why the first of them did; empty where none did."""
+    if not faults:
+        return ""
+    (label, seed), fault = next(iter(faults.items()))
+    return f"{len(faults)} of {total} clips ran off to no speech, the first {label or 'without a label'}, seed {seed}: {fault}"
 
 
 def fill_folder(
@@ -95,12 +118,13 @@ def fill_folder(
 ) -> bool:
     """Make what the folder (new, or filled by this function before) lacks of a plan; asked before each batch, `go_on` may end it.
 
-    True when all clips of the plan are there; others of the same settings may lie beside them. The voice computes where it is.
+    True when all clips of the plan are there; others of the same settings may lie beside them. Clips that ran off to no speech are kept
+    and marked (see `read_faults`). The voice computes where it is.
     Raises `GenerationError` for a plan that mixes clips with a label and without, `OutputError` for a folder that holds other things
     or clips of other settings or that another run is filling, and what `Duovox.generate_batch` raises.
     """
+    plan = check_plan(voice, plan)
     settings, batches = settings or voice.config.recipe.sample, cut(plan, batch)
-    check_plan(voice, plan)
     facts = deciding_facts(voice, settings, plan[0].label is None, vocoder)
     with claimed(folder):
         settle(folder, facts)
@@ -110,14 +134,14 @@ def fill_folder(
         return not missing(batches, folder)
 
 
-def check_plan(voice: Duovox, plan: Sequence[Request]) -> None:
-    """Raise `GenerationError` or `LabelError` for a plan that the voice cannot carry out, before anything is made."""
+def check_plan(voice: Duovox, plan: Sequence[Request]) -> tuple[Request, ...]:
+    """The plan with the labels that are meant. Raises `GenerationError` or `LabelError` for one that the voice cannot carry out, before
+    anything is made."""
     if not plan:
         raise GenerationError("the plan has no clips")
     if len({request.label is None for request in plan}) > 1:
         raise GenerationError("a folder cannot mix clips with a label and clips without one; make two plans")
-    for label, seed in plan:
-        voice.check_request(label, seed)
+    return tuple(Request(voice.check_request(label, seed), seed) for label, seed in plan)
 
 
 def deciding_facts(
@@ -165,9 +189,16 @@ def settle(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def _require_same(path: Path, facts: dict[str, Any]) -> None:
-    try:
-        before = completed(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); choose a new folder for the clips") from None
-    for name, old, new in differences(before, facts):
+    for name, old, new in differences(completed(_read_json(path)), facts):
         raise OutputError(f"the clips in {path.parent} were made with {name} = {old!r}, now it is {new!r}; choose a new folder")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A table of ours. Raises `DataError`."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); choose a new folder for the clips") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path} cannot be read (it holds no table); choose a new folder for the clips")
+    return found

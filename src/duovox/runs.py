@@ -6,6 +6,7 @@ Takes folders that `training` or `repurposing` wrote; gives checked weights to `
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -75,6 +76,11 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         again = "run `duovox repurpose` with another --out" if folder.name == "original" else "train this part again"
         raise TrainingError(f"{path} cannot be read ({error}); {again}") from None
+
+
+def updates_of(facts: Mapping[str, Any], recipe: Recipe, part: Part) -> int:
+    """How many updates make a run complete: those of its recipe, or of the shorter or longer schedule it was given."""
+    return int(facts.get("schedule", {}).get("updates", getattr(recipe, f"train_{part}").updates))
 
 
 def _nothing_in(folder: Path) -> str:

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundle
 from duovox.calibration import Level, calibrate
 from duovox.config import SampleConfig
-from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError, LabelError
+from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
 from duovox.diffusion.sampling import Callback, sample
 from duovox.guides import LabelGuide
+from duovox.labels import resolve
 from duovox.model import Conditioned
 from duovox.networks.encoder import log_probabilities
 from duovox.runs import features_for
@@ -135,7 +136,7 @@ class Duovox:
         keep_faulty: bool = False,
         **changes: Any,
     ) -> list[Clip]:
-        """Generate `n` clips of `label` (None: whatever comes), with seeds seed, seed + 1, ...
+        """Generate `n` clips of `label` (see `resolve_label`; None: whatever comes), with seeds seed, seed + 1, ...
 
         A clip depends on its seed and settings alone, not on `n` or `batch`. `settings` are the bundle's own if left out; `changes` are
         fields of `SampleConfig` by name in the place of theirs (gamma=2, steps=20, ...), or interval=(low, high). Raises `LabelError`,
@@ -143,7 +144,7 @@ class Duovox:
         """
         if batch < 1:
             raise GenerationError(f"the batch must be at least 1, not {batch}")
-        self.check_request(label, seed, n)
+        label = self.check_request(label, seed, n)
         chosen = self.settings(settings, **changes)
         wanted = [(label, number) for number in range(seed, seed + n)]
         clips = [clip for start in range(0, n, batch) for clip in self.generate_batch(wanted[start : start + batch], chosen, vocoder)]
@@ -167,9 +168,7 @@ class Duovox:
         A clip that ran off to noise says so in its `fault`. `callback` is told of every evaluation of the denoiser (sigma, denoised
         mels). Raises as `generate` does, but for faults.
         """
-        for label, seed in wanted:
-            self.check_request(label, seed)
-        labels, seeds = [label for label, _ in wanted], [seed for _, seed in wanted]
+        labels, seeds = [self.check_request(label, seed) for label, seed in wanted], [seed for _, seed in wanted]
         named = [label for label in labels if label is not None]
         if named and len(named) < len(labels):
             raise GenerationError("a batch cannot mix clips with a label and clips without one")
@@ -243,14 +242,20 @@ class Duovox:
             raise BundleError("this bundle has no neural vocoder; use vocoder griffin_lim")
         return name or ("neural" if self.bundle.vocoder is not None else "griffin_lim")
 
-    def check_request(self, label: str | None, seed: int, n: int = 1) -> None:
-        """Raise `LabelError` for a label it does not know, and `GenerationError` for an impossible seed or number of clips."""
-        if label is not None and label not in self.labels:
-            raise LabelError(f"unknown label {label!r}; this model speaks: {', '.join(self.labels)}")
+    def resolve_label(self, asked: str) -> str:
+        """The label that is meant by a word in other capitals or another Unicode form, or by a figure (see `labels.resolve`). Raises
+        `LabelError` with the nearest words."""
+        return resolve(asked, self.labels, self.config.languages)
+
+    def check_request(self, label: str | None, seed: int, n: int = 1) -> str | None:
+        """The label that is meant, None for none. Raises `LabelError` for one it does not know, and `GenerationError` for an impossible
+        seed or number of clips."""
+        meant = None if label is None else self.resolve_label(label)
         if n < 1:
             raise GenerationError(f"the number of clips must be at least 1, not {n}")
         if seed < 0 or seed + n > 2**63:
             raise GenerationError(f"a seed must lie between 0 and 2^63, not {seed}")
+        return meant
 
 
 MAX_LOG_MEL = 6.0

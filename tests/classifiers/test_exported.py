@@ -14,6 +14,7 @@ from networks_on_disk import PROBE, Net, external, one_line, save_program, save_
 from torch import Tensor, nn
 
 from duovox.classifiers import exported as programs
+from duovox.classifiers.exported import is_recurrent
 from duovox.classifiers.frozen import FrozenClassifier, fingerprint
 from duovox.classifiers.loading import export_bytes, load_network, rebuild_network
 from duovox.contracts import BundleError, ConfigError, ShapeError
@@ -221,3 +222,33 @@ def test_a_program_with_other_logits_is_none(monkeypatch: pytest.MonkeyPatch) ->
     export = programs._export
     monkeypatch.setattr(programs, "_export", lambda network, inputs, taps: export(other, inputs, taps))
     assert export_bytes(Net(), PROBE) is None
+
+
+class Rolled(nn.Module):
+    """Recurrent operators without a layer, which scripts and exports keep as such."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.rnn = {"gru": nn.GRU, "lstm": nn.LSTM, "tanh": nn.RNN, "conv": nn.Linear}[kind](6, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.rnn(x[:, 0].transpose(0, 1))
+        hidden = hidden if isinstance(hidden, Tensor) else hidden[0]
+        return self.head(hidden.mean(0))
+
+
+@pytest.mark.parametrize("kind", ["gru", "lstm", "tanh", "conv"])
+@pytest.mark.parametrize("how", ["module", "trace", "frozen", "export", "inside"])
+def test_recurrent_operators_are_seen_in_programs_too(how: str, kind: str, tmp_path: Path) -> None:
+    """On CUDA they need cuDNN to be off: its backward refuses eval mode, whichever door the network came through."""
+    network: nn.Module = Rolled(kind).eval()
+    if how == "inside":
+        network = nn.ModuleDict({"theirs": nn.Sequential(network)})
+    elif how == "export":
+        network = load_network(save_program(network, tmp_path / "net.pt2")).network
+    elif how != "module":
+        program = torch.jit.trace(network, PROBE)
+        (torch.jit.freeze(program) if how == "frozen" else program).save(str(tmp_path / "net.pt"))
+        network = load_network(tmp_path / "net.pt").network
+    assert is_recurrent(network) == is_recurrent(copy.deepcopy(network)) == (kind != "conv")

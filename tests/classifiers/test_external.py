@@ -13,12 +13,15 @@ import torch
 from tapped import LABELS, MEL, SCALE, SIGMA, TAPS, Toy, external, seeded, toy
 from torch import Tensor, nn
 
-from duovox.classifiers.external import ExternalClassifier, Squares, at_rest
+from duovox.classifiers.exported import Scripted
+from duovox.classifiers.external import ExternalClassifier, PatchStem, at_rest
 from duovox.classifiers.front_end import build_front_end
 from duovox.config import ExternalConfig, NoiseConfig, TapConfig, WaveInput
 from duovox.contracts import ClassifierError, ShapeError
 from duovox.sound.mel import LogMel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:.*treespec:FutureWarning")
 
 
 @contextmanager
@@ -87,7 +90,7 @@ def test_the_stem_is_the_input_itself_in_squares() -> None:
     (stem,) = outputs
     assert stem.shape == (2, 16, 4, 4)
     torch.testing.assert_close(nn.functional.pixel_shuffle(stem, 4), noised * 0.5 / math.sqrt(1.25))
-    assert torch.equal(Squares(1)(noised), noised)
+    assert torch.equal(PatchStem(1)(noised), noised)
 
 
 def test_tap_names_and_axes() -> None:
@@ -134,6 +137,27 @@ def test_recurrent_networks_run_without_cudnn(kind: type[nn.RNNBase]) -> None:
     external(network)(torch.zeros(1, 1, 16, 16), torch.ones(1))
     assert network.seen == [False]
     assert torch.backends.cudnn.enabled
+
+
+def test_recurrent_programs_run_without_cudnn_too() -> None:
+    """The guard stands around the call of the network, so a program that no hook sees has it as well."""
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.GRU(16, 3, batch_first=True), nn.Linear(3, 3)
+
+        def forward(self, mel: Tensor) -> Tensor:
+            return self.head(self.rnn(mel[:, 0])[0].mean(dim=1))
+
+    example, seen = torch.zeros(2, 1, 16, 16), list[bool]()
+    program = torch.export.export(Recurrent().eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch")},), strict=False)
+    for network in (Scripted(torch.jit.trace(Recurrent().eval(), example)), torch.export.unflatten(program)):
+        network.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.enabled))
+        noised = torch.zeros(2, 1, 16, 16, requires_grad=True)
+        external(network)(noised, torch.ones(2)).sum().backward()
+        assert noised.grad is not None and torch.backends.cudnn.enabled
+    assert seen == [False, False]
 
 
 def test_other_networks_run_with_cudnn() -> None:

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from duovox.sound.audio import write_audio
 from duovox.config import Recipe
 from duovox.contracts import DataError, DuovoxError, OutputError
 from duovox.data import add_background, open_features, read_manifest
 from duovox.data.features import FULL_SCALE
 from duovox.data.noisy import Backgrounds, mix, noisy_waves, read_backgrounds
 from duovox.data.storage import ArrayWriter
+from duovox.sound.audio import write_audio
 from duovox.sound.mel import LogMel
 
 RATE, SAMPLES = 16000, 3840

@@ -109,6 +109,13 @@ def test_unlabelled_clips_have_no_accuracy(judge: Judge, features: Features, cac
     assert some.notes == ("8 clips have no label, accuracy is that of the others",)
 
 
+def test_unknown_speakers_are_noted_beside_the_figures(judge: Judge, features: Features, cache: Path) -> None:
+    unknown = dataclasses.replace(features, speaker_note="the speakers are unknown and the split is by clip")
+    found = evaluate(judge, clips_of_test(features), unknown, fid=False, cache=cache)
+    assert "Note: real recordings: the speakers are unknown and the split is by clip." in found.to_markdown()
+    assert evaluate(judge, clips_of_test(features), features, fid=False, cache=cache).notes == ()
+
+
 def test_a_judge_trained_on_other_labels_is_refused(judge: Judge, features: Features, cache: Path) -> None:
     with pytest.raises(LabelError, match="not trained on treble"):
         evaluate(judge, clips_of_test(features), some_features(labels=("low", "middle", "treble")), fid=False, cache=cache)

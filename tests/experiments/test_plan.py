@@ -97,8 +97,8 @@ def test_fewer_updates_shorten_warm_up_and_averaging() -> None:
     short = with_updates(train, 100)
     assert (short.updates, short.warmup) == (100, 10) and math.isclose(short.ema_decay, 0.99)
     assert with_updates(train, 1).ema_decay == 0.0
+    assert with_updates(train, 0) == replace(train, updates=0, warmup=0, ema_decay=0.0)
     assert with_updates(train, 5000) == replace(train, updates=5000)
-    assert with_updates(train, None) == train
 
 
 def test_what_cannot_be_planned(tiny_recipe: Recipe) -> None:

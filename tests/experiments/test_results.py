@@ -53,7 +53,7 @@ def test_results_are_in_the_plan_s_order_and_leave_out_what_is_missing(recipe: R
         ("gamma 6", "unseen", ["unet_few gamma6_s0 unseen", "unet_few gamma6_s1 unseen"]),
     ]
     assert list(dict.fromkeys(r.system for r in found.results)) == [system.name for system in plan.systems]
-    assert found.failures == ("unet_one, gamma 6: ran off",)
+    assert found.failures == ("unet_one, gamma 6: no clips, ran off",)
     assert [len(r.rows) for r in found.results if r.system == "unet_one" and r.condition.gamma == 6] == [1, 1]
 
 

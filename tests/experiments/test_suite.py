@@ -16,7 +16,7 @@ from conftest import TONES
 
 from duovox import cli, generation
 from duovox.config import Recipe, UNetConfig, write_recipe
-from duovox.contracts import ConfigError, DataError, GenerationError, LabelError, OutputError, TrainingError
+from duovox.contracts import ConfigError, DataError, LabelError, OutputError, TrainingError
 from duovox.evaluation import systems
 from duovox.evaluation.judge import Judge, build_network
 from duovox.experiments import figures, runner
@@ -238,18 +238,24 @@ def test_data_with_nothing_to_compare_with_is_refused_before_anything_is_made(op
     assert not (tmp_path / "out").exists()
 
 
-def test_guidance_that_runs_off_is_a_result(options: Options, table1: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clips_that_ran_off_are_scored_and_counted(
+    options: Options, table1: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(options.out, tmp_path / "out")
-    here = replace(options, out=tmp_path / "out", n=1, only="unet")
+    here = replace(options, out=tmp_path / "out", only="unet")
+    shutil.rmtree(tmp_path / "out" / "trials" / "unet" / "gamma3_s1")
+    (tmp_path / "out" / "trials" / "unet" / "gamma3_s1.json").unlink()
+    generate = Duovox.generate_batch
 
-    def runs_off(self: Duovox, *given: Any, **named: Any) -> Any:
-        raise GenerationError("ran off to no sound")
+    def runs_off(self: Duovox, *given: Any) -> Any:
+        return [replace(clip, fault="it is silent" * (clip.label == "mid")) for clip in generate(self, *given)]
 
     monkeypatch.setattr(Duovox, "generate_batch", runs_off)
-    shutil.rmtree(tmp_path / "out" / "trials")
-    finished = run_experiment("table1", here)
-    assert not any("unet" in entry for entry in finished.left)
-    assert "No clips: unet, gamma 3: ran off to no sound." in finished.page.read_text()
+    finished, whole = run_experiment("table1", here), json.loads(table1.page.with_suffix(".json").read_text())
+    found = json.loads(finished.page.with_suffix(".json").read_text())
+    said = "unet, gamma 3: 2 of 6 clips ran off to no speech, the first mid, seed 100000: it is silent"
+    assert set(found["failures"]) - set(whole["failures"]) == {said} and finished.page.read_text().count(said) == 1
+    assert [result["rows"] for result in found["results"]] == [result["rows"] for result in whole["results"]], "scored as they are"
 
 
 def test_the_command(options: Options, table1: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,7 +45,7 @@ def test_where_nothing_can_be_tapped_the_table_says_why_and_where_to_look(tiny_r
     made = repurpose(fresh(Folds), WORDS, MEL, recipe=tiny_recipe)
     text = made.layers_table()
     assert made.taps == () and "|" not in text
-    assert text.startswith("no layer can be tapped (7 of 7: it folds positions of each clip into the batch); --all (in Python faulty=True)")
+    assert text.startswith("no layer can be tapped (7 of 7: it folds positions of each clip into the batch); `duovox taps --all`")
     assert "| - body.0 | Conv2d | it folds 16 positions of each clip into the batch: (48, 8, 8, 2) for 3 clips |" in made.layers_table(True)
 
 

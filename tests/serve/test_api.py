@@ -72,6 +72,17 @@ def test_the_model(client: TestClient, voice: Duovox) -> None:
     assert model["version"] == duovox.__version__
 
 
+def test_languages_of_the_words_and_words_in_other_spellings(tiny_bundle: Bundle) -> None:
+    config = dataclasses.replace(tiny_bundle.config, labels=("seven", "acht", "f\u00fcnf"), languages={"seven": "en", "acht": "de"})
+    with serving(Duovox(dataclasses.replace(tiny_bundle, config=config))) as client:
+        assert client.get("/v1/model").json()["languages"] == {"seven": "en", "acht": "de"}
+        for asked, label in (("7", "seven"), ("ACHT", "acht"), ("fu\u0308nf", "f\u00fcnf"), ("5", "f\u00fcnf")):
+            reply = generate(client, label=asked)
+            assert reply["clips"][0]["label"] == label and label in reply["python"]
+        status, code, message = refusal(client.post("/v1/generate", json={"label": "sevn"}))
+        assert (status, code) == (422, "label_error") and "the nearest: seven (en); this model speaks: seven (en), acht (de)" in message
+
+
 def test_a_bundle_in_a_folder_is_known_by_its_name_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     assert ServeConfig(bundle=str(tmp_path / "mine")).name == "mine"

@@ -49,7 +49,7 @@ def test_processes_give_the_same_in_the_same_order(paths: list[Path], monkeypatc
 
 
 def test_few_files_start_no_process(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(many, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("started a process"))
+    monkeypatch.setattr(many, "_by_processes", lambda *_, **__: pytest.fail("started a process"))
     assert len(list(read_excerpts(paths[:199], RATE, SAMPLES, workers=64))) == 199
     assert list(read_excerpts([], RATE, SAMPLES)) == []
 

@@ -15,8 +15,9 @@ from duovox.contracts import DataError
 from duovox.data import Features, open_features
 from duovox.model import build_classifier, build_model
 from duovox.sound.mel import fit_scale
-from duovox.training.classifier import REPORT_SIGMAS, ClassifierTraining, accuracy_by_sigma, decayed_groups, shift_frames
-from duovox.training.loop import step_generator
+from duovox.training.classifier import REPORT_SIGMAS, ClassifierTraining, accuracy_by_sigma, shift_frames
+from duovox.training.optim import decayed_groups, update
+from duovox.training.schedule import step_generator
 
 CPU = torch.device("cpu")
 
@@ -147,7 +148,7 @@ def test_it_learns_the_tiny_words(autocast: torch.dtype | None, tiny_recipe: Rec
     train = TrainConfig(updates=40, batch=8, rate=5e-3, ema_decay=0.5, shift_frames=1)
     trainee = ClassifierTraining(dataclasses.replace(tiny_recipe, train_classifier=train), features, scale, CPU, autocast)
     assert trainee.network.stem.weight.is_contiguous(memory_format=torch.channels_last)
-    figures = [trainee.update(step, step_generator(0, step, CPU)) for step in range(40)]
+    figures = [update(trainee, step, step_generator(0, step, CPU)) for step in range(40)]
     losses = [figure["loss"] for figure in figures]
     assert np.mean(losses[:4]) > 0.9
     assert np.mean(losses[-8:]) < 0.6 * np.mean(losses[:4])
@@ -159,7 +160,7 @@ def test_it_learns_the_tiny_words(autocast: torch.dtype | None, tiny_recipe: Rec
 def test_validation_and_weights_are_of_the_average(tiny_recipe: Recipe, features: Features, scale: MelScale) -> None:
     trainee = ClassifierTraining(tiny_recipe, features, scale, CPU, None)
     for step in range(3):
-        trainee.update(step, step_generator(0, step, CPU))
+        update(trainee, step, step_generator(0, step, CPU))
     before = trainee.validate()
     with torch.no_grad():
         for parameter in trainee.network.parameters():

@@ -14,7 +14,8 @@ from duovox.data import Features, Statistics
 from duovox.evaluation.judge import ResNeXt29
 from duovox.runs import recipe_of_part
 from duovox.training.judge import JudgeTraining, judge_of_run, mask_band, shift_samples
-from duovox.training.loop import step_generator
+from duovox.training.optim import update
+from duovox.training.schedule import step_generator
 
 CPU = torch.device("cpu")
 
@@ -37,7 +38,7 @@ RECIPE = Recipe("test", train_judge=TrainConfig(updates=30, batch=8, rate=2e-3, 
 
 def trained(steps: int, autocast: torch.dtype | None = None) -> tuple[JudgeTraining, list[float]]:
     trainee = JudgeTraining(RECIPE, two_tones(), CPU, autocast)
-    return trainee, [trainee.update(step, step_generator(0, step, CPU))["loss"] for step in range(steps)]
+    return trainee, [update(trainee, step, step_generator(0, step, CPU))["loss"] for step in range(steps)]
 
 
 def test_shifted_clips_are_the_clips_moved() -> None:

@@ -1,108 +1,29 @@
-"""training/loop.py: schedule, stops, exact resuming, the log, refusals. A small trainee stands in where the network does not matter."""
+"""training/loop.py: exact resuming, stops, numbers that are not finite. A small trainee stands in where the network does not matter."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from line import CPU, SETTINGS, Line, assert_same_run, at, contents, crash, log, run, stop, tensors
+from torch import Tensor
 
-from duovox.config import Recipe, TrainConfig, write_recipe
-from duovox.contracts import OutputError, TrainingError
+from duovox.config import Recipe, TrainConfig
+from duovox.contracts import TrainingError
 from duovox.runs import Part
 from duovox.training import loop
+from duovox.training.checkpoint import read_header
 from duovox.training.classifier import ClassifierTraining
-from duovox.training.ema import averaged
-from duovox.training.loop import Outcome, learning_rate_factor, stop_requests, train
+from duovox.training.loop import Outcome
+from duovox.training.optim import Losses, set_rates, update
+from duovox.training.schedule import learning_rate_factor, step_generator
 from duovox.training.start import start_training
 from duovox.training.subnet import SubnetTraining
-
-CPU = torch.device("cpu")
-SETTINGS = TrainConfig(updates=40, batch=4, rate=0.05, warmup=5, ema_decay=0.9, validate_every=4, checkpoint_every=10, seed=3)
-
-
-class Line:
-    """A `Trainee` that fits a line with dropout; `before` is called with every step."""
-
-    part = "line"
-
-    def __init__(self, before: Callable[[int], None] = lambda step: None) -> None:
-        torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Linear(3, 5), nn.Dropout(0.3), nn.Linear(5, 1))
-        self.average = averaged(self.network, SETTINGS.ema_decay)
-        self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
-        self.optimizers = {"adamw": torch.optim.AdamW(self.network.parameters(), lr=SETTINGS.rate)}
-        self.before, self.steps, self.rates = before, list[int](), list[float]()
-
-    def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
-        self.before(step)
-        self.steps.append(step)
-        self.rates.append(self.optimizers["adamw"].param_groups[0]["lr"])
-        x = torch.randn(4, 3, generator=generator)
-        loss = (self.network(x)[:, 0] - x.sum(1)).square().mean()
-        self.optimizers["adamw"].zero_grad()
-        loss.backward()
-        self.optimizers["adamw"].step()
-        self.average.update_parameters(self.network)
-        return {"loss": loss.item()}
-
-    def validate(self) -> dict[str, float]:
-        return {"weight": self.average.module[0].weight.sum().item()}
-
-    def weights(self) -> dict[str, Tensor]:
-        return dict(self.average.module.state_dict())
-
-
-def run(trainee: Line, out: Path, settings: TrainConfig = SETTINGS, data: str = "data", **options: bool | float) -> Outcome:
-    return train(trainee, out, settings, {"rate": settings.rate}, data, CPU, **options)  # type: ignore[arg-type]
-
-
-def at(wanted: int, action: Callable[[], None]) -> Callable[[int], None]:
-    """Do something before one step."""
-    return lambda step: action() if step == wanted else None
-
-
-def stop() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-def crash() -> None:
-    raise RuntimeError("power failure")
-
-
-def tensors(folder: Path) -> dict[str, Tensor]:
-    """Everything that a run's checkpoint and weights hold."""
-    files = ("checkpoint.safetensors", "weights.safetensors")
-    return {f"{file}/{name}": value for file in files for name, value in load_file(folder / file).items()}
-
-
-def log(folder: Path) -> list[dict[str, float]]:
-    """The log without its times."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    ours, theirs = tensors(one), tensors(other)
-    assert ours.keys() == theirs.keys()
-    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
-    assert log(one) == log(other)
 
 
 @pytest.fixture(scope="module")
@@ -111,25 +32,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     assert run(Line(), out) == Outcome(40, True, {"weight": pytest.approx(log(out)[-1]["valid_weight"], abs=1e-6)})
     return out
-
-
-# the schedule
-
-
-def test_learning_rate_rises_stays_and_falls() -> None:
-    train = TrainConfig(updates=100, warmup=10, cooldown=0.2)
-    expected = {0: 0.1, 4: 0.5, 9: 1, 10: 1, 79: 1, 80: 1, 85: (1 + math.sqrt(0.5)) / 2, 90: 0.5, 95: (1 - math.sqrt(0.5)) / 2}
-    assert {step: learning_rate_factor(step, train) for step in expected} == pytest.approx(expected)
-    assert 0 < learning_rate_factor(99, train) < 0.01
-
-
-@pytest.mark.parametrize(
-    ("warmup", "cooldown", "factors"),
-    [(0, 0.0, [1, 1, 1, 1]), (0, 1.0, [1, 0.8535534, 0.5, 0.1464466]), (8, 0.0, [0.125, 0.25, 0.375, 0.5])],
-)
-def test_learning_rate_at_the_edges_of_the_settings(warmup: int, cooldown: float, factors: list[float]) -> None:
-    train = TrainConfig(updates=4, warmup=warmup, cooldown=cooldown)
-    assert [learning_rate_factor(step, train) for step in range(4)] == pytest.approx(factors)
 
 
 def test_the_optimiser_gets_the_schedule_also_after_resuming(tmp_path: Path) -> None:
@@ -184,14 +86,14 @@ def test_resuming_a_complete_run_changes_nothing(tmp_path: Path) -> None:
 
 
 def stop_at(step: int, trainee: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    update = trainee.update
+    loss = trainee.loss  # type: ignore[attr-defined]
 
-    def stopping(self: object, number: int, generator: torch.Generator) -> dict[str, float]:
+    def stopping(self: object, number: int, generator: torch.Generator) -> Losses:
         if number == step:
             stop()
-        return update(self, number, generator)
+        return loss(self, number, generator)
 
-    monkeypatch.setattr(trainee, "update", stopping)
+    monkeypatch.setattr(trainee, "loss", stopping)
 
 
 @pytest.mark.parametrize(("part", "trainee"), [("classifier", ClassifierTraining), ("subnet", SubnetTraining)])
@@ -234,6 +136,15 @@ def test_real_parts_resume_bit_for_bit(
 # stopping
 
 
+def validated_after(steps: int) -> float:
+    """What the log says of a validation after so many steps, found without the loop."""
+    trainee = Line()
+    for step in range(steps):
+        set_rates(trainee.optimizers, learning_rate_factor(step, SETTINGS))
+        update(trainee, step, step_generator(SETTINGS.seed, step, CPU))
+    return round(trainee.validate()["weight"], 6)
+
+
 def test_the_time_budget_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step takes a second of a clock of our own."""
     clock = [1000.0]
@@ -244,22 +155,10 @@ def test_the_time_budget_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(loop.time, "monotonic", lambda: clock[0])
     assert run(Line(tick), tmp_path, time_budget=2.5) == Outcome(3, False, {})
     assert run(Line(tick), tmp_path, time_budget=4, resume=True).step == 7
-    assert json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0]) == {
-        "step": 4,
-        "seconds": 4.0,
-        "valid_weight": pytest.approx(0, abs=9),
-    }
+    first = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert first == {"step": 4, "seconds": 4.0, "valid_weight": validated_after(4)}
     assert run(Line(tick), tmp_path, time_budget=0, resume=True).step == 7
     assert run(Line(tick), tmp_path, resume=True).step == 40
-
-
-def test_signals_are_noted_inside_and_handled_as_before_outside() -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with stop_requests() as stop_requested:
-        assert not stop_requested()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stop_requested()
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_training_runs_outside_the_main_thread(tmp_path: Path) -> None:
@@ -268,26 +167,6 @@ def test_training_runs_outside_the_main_thread(tmp_path: Path) -> None:
     thread.start()
     thread.join(30)
     assert [outcome.step for outcome in outcomes] == [40]
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_command_cleanly(number: int, tiny_recipe: Recipe, tiny_features: Path, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(tiny_recipe, train_classifier=dataclasses.replace(tiny_recipe.train_classifier, updates=10**6))
-    (tmp_path / "tiny.toml").write_text(write_recipe(recipe))
-    words = ["train", "classifier", "--data", str(tiny_features), "--out", "runs", "--recipe", "tiny.toml", "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "duovox", *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    checkpoint, deadline = tmp_path / "runs" / "classifier" / "checkpoint.safetensors", time.monotonic() + 240
-    while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(number)
-    output, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    assert "Traceback" not in errors
-    step = int(output.split("at step ")[1].split()[0])
-    assert step > 0 and "--resume" in output
-    assert loop.read_header(checkpoint)["step"] == step
 
 
 # bad numbers
@@ -301,7 +180,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_p
     with pytest.raises(TrainingError, match=r"line: loss became non-finite at step 31; lower train_line\.rate .*checkpoint\.safetensors"):
         run(trainee, tmp_path, resume=True)
     after = contents(tmp_path)
-    assert loop.read_header(tmp_path / "checkpoint.safetensors")["step"] == 30
+    assert read_header(tmp_path / "checkpoint.safetensors")["step"] == 30
     assert all(value.isfinite().all() for value in tensors(tmp_path).values())
     assert after.keys() == before.keys()
     assert run(Line(), tmp_path, resume=True).complete
@@ -310,18 +189,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_p
 def test_weights_that_are_not_finite_never_reach_the_checkpoint(tmp_path: Path) -> None:
     """A gradient can overflow where the loss is still finite, in the very step before a checkpoint."""
     trainee = Line()
-    update = trainee.update
+    step_of = trainee.updater.step
 
-    def broken(step: int, generator: torch.Generator) -> dict[str, float]:
-        losses = update(step, generator)
-        if step == 19:
+    def broken(loss: Tensor) -> Tensor:
+        norm = step_of(loss)
+        if trainee.steps[-1] == 19:
             trainee.network[0].weight.data[0, 0] = math.inf
-        return losses
+        return norm
 
-    trainee.update = broken  # type: ignore[method-assign]
+    trainee.updater.step = broken  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"step 20"):
         run(trainee, tmp_path)
-    assert loop.read_header(tmp_path / "checkpoint.safetensors")["step"] == 10
+    assert read_header(tmp_path / "checkpoint.safetensors")["step"] == 10
     assert all(value.isfinite().all() for value in tensors(tmp_path).values())
 
 
@@ -330,75 +209,6 @@ def test_a_first_step_that_is_not_finite_says_that_there_is_no_checkpoint(tmp_pa
     trainee.network[0].weight.data.fill_(math.nan)
     with pytest.raises(TrainingError, match=r"step 0; .*no checkpoint was written yet"):
         run(trainee, tmp_path)
-
-
-# refusals
-
-
-def test_a_folder_with_a_run_is_refused_without_resume(tmp_path: Path) -> None:
-    run(Line(at(5, stop)), tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(TrainingError, match=r"already holds a run; add --resume"):
-        run(Line(), tmp_path)
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize("resume", [False, True])
-def test_finished_weights_without_a_checkpoint_are_never_overwritten(tmp_path: Path, resume: bool) -> None:
-    run(Line(at(5, stop)), tmp_path)
-    (tmp_path / "checkpoint.safetensors").unlink()
-    before = contents(tmp_path)
-    with pytest.raises(TrainingError, match=r"weights\.safetensors"):
-        run(Line(), tmp_path, resume=resume)
-    assert contents(tmp_path) == before
-
-
-def test_a_resume_with_other_settings_or_data_is_refused(tmp_path: Path) -> None:
-    run(Line(at(5, stop)), tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(TrainingError, match=r"recipe\.rate = 0\.05, now it is 0\.01"):
-        run(Line(), tmp_path, dataclasses.replace(SETTINGS, rate=0.01), resume=True)
-    with pytest.raises(TrainingError, match=r"data = 'data', now it is 'other'"):
-        run(Line(), tmp_path, data="other", resume=True)
-    assert contents(tmp_path) == before
-
-
-def test_a_real_resume_with_another_recipe_names_the_setting(
-    tiny_recipe: Recipe, tiny_features: Path, tiny_runs: Path, tmp_path: Path
-) -> None:
-    other = dataclasses.replace(tiny_recipe, train_classifier=dataclasses.replace(tiny_recipe.train_classifier, rate=0.125))
-    with pytest.raises(TrainingError, match=r"recipe\.train_classifier\.rate = 0\.002, now it is 0\.125"):
-        start_training("classifier", other, tiny_features, tiny_runs, resume=True, device="cpu")
-
-
-def test_a_foreign_checkpoint_is_refused(tmp_path: Path) -> None:
-    run(Line(at(5, stop)), tmp_path)
-    whole = (tmp_path / "checkpoint.safetensors").read_bytes()
-    (tmp_path / "checkpoint.safetensors").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(TrainingError, match=r"checkpoint\.safetensors is no readable checkpoint"):
-        run(Line(), tmp_path, resume=True)
-
-
-def test_a_full_disk_is_one_error_of_ours(tmp_path: Path) -> None:
-    def fill() -> None:
-        (tmp_path / "log.jsonl").unlink()
-        (tmp_path / "log.jsonl").mkdir()
-
-    with pytest.raises(OutputError, match=r"cannot write .*log\.jsonl"):
-        run(Line(at(3, fill)), tmp_path)
-
-
-def test_a_folder_that_cannot_be_made_is_one_error_of_ours(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write the run folder"):
-        run(Line(), tmp_path / "file" / "run")
-
-
-def test_missing_tensorboard_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(TrainingError, match=r"pip install 'duovox\[tensorboard\]'"):
-        run(Line(), tmp_path / "run", tensorboard=True)
-    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_validation_split_nothing_is_validated(tmp_path: Path) -> None:

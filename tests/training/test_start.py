@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -55,6 +56,22 @@ def test_runs_say_what_they_are(tiny_recipe: Recipe, tiny_runs: Path, features: 
         assert facts["recipe"] == recipe_of_part(tiny_recipe, part)  # type: ignore[arg-type]
         assert scale_of(facts) == scale_of_data(tiny_recipe, features)
         assert tensors and all(value.isfinite().all() for value in tensors.values())
+
+
+def test_a_run_keeps_what_its_data_say_and_an_older_one_is_gone_on_with(
+    tiny_recipe: Recipe, tiny_runs: Path, tiny_features: Path, tmp_path: Path
+) -> None:
+    """The same clips, of which the folder now says more: that is told in new runs, and makes no other run of an old one."""
+    shutil.copytree(tiny_features, tmp_path / "features")
+    manifest = json.loads((tmp_path / "features" / "manifest.json").read_text())
+    manifest |= {"speaker_rules": {"unknown": 30}, "languages": {"low": "en"}}
+    (tmp_path / "features" / "manifest.json").write_text(json.dumps(manifest))
+    start_training("judge", tiny_recipe, tmp_path / "features", tmp_path / "new", device="cpu", precision="fp32")
+    facts, _ = read_weights(tmp_path / "new" / "judge")
+    assert facts["languages"] == {"low": "en"} and facts["speakers"].startswith("the speakers are unknown")
+    old = Path(shutil.copytree(tiny_runs, tmp_path / "old"))
+    outcome = start_training("classifier", tiny_recipe, tmp_path / "features", old, resume=True, device="cpu", precision="fp32")
+    assert outcome.complete and "languages" not in read_weights(tiny_runs / "classifier")[0]
 
 
 def test_the_settings_of_other_parts_may_change(tiny_recipe: Recipe) -> None:

@@ -20,7 +20,8 @@ from duovox.diffusion.taps import NO_LABEL
 from duovox.model import build_classifier
 from duovox.runs import load_classifier
 from duovox.sound.mel import fit_scale
-from duovox.training.loop import step_generator
+from duovox.training.optim import update
+from duovox.training.schedule import step_generator
 from duovox.training.subnet import SubnetTraining, denoising_loss
 
 CPU = torch.device("cpu")
@@ -112,7 +113,7 @@ def test_it_learns_to_denoise_the_tiny_words(autocast: torch.dtype | None, tiny_
     train = TrainConfig(updates=60, batch=8, rate=5e-3, ema_decay=0.8, shift_frames=1)
     trainee = new_training(dataclasses.replace(tiny_recipe, train_subnet=train), features, autocast)
     before = trainee.validate()["loss"]
-    figures = [trainee.update(step, step_generator(0, step, CPU)) for step in range(60)]
+    figures = [update(trainee, step, step_generator(0, step, CPU)) for step in range(60)]
     losses = [figure["loss"] for figure in figures]
     assert np.mean(losses[-10:]) < 0.75 * np.mean(losses[:5])
     assert trainee.validate()["loss"] < 0.75 * before
@@ -124,7 +125,7 @@ def test_only_the_subnet_learns(tiny_recipe: Recipe, features: Features) -> None
     before = fingerprint(trainee.model.classifier.network)
     subnet = fingerprint(trainee.model.score_network)
     for step in range(3):
-        trainee.update(step, step_generator(0, step, CPU))
+        update(trainee, step, step_generator(0, step, CPU))
         trainee.validate()
     assert fingerprint(trainee.model.classifier.network) == before
     assert trainee.model.classifier.unchanged()
@@ -152,7 +153,7 @@ def test_a_finished_run_holds_the_subnet_alone_and_names_its_classifier(tiny_rec
 def test_validation_hears_the_average_and_leaves_everything_as_it_was(tiny_recipe: Recipe, features: Features) -> None:
     trainee = new_training(tiny_recipe, features)
     for step in range(2):
-        trainee.update(step, step_generator(0, step, CPU))
+        update(trainee, step, step_generator(0, step, CPU))
     subnet = trainee.model.score_network
     before = fingerprint(subnet), fingerprint(trainee.average)
     first = trainee.validate()

@@ -13,6 +13,7 @@ from duovox.config import MelConfig, Recipe
 from duovox.data import Features, Statistics
 from duovox.sound.mel import LogMel
 from duovox.sound.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
+from duovox.training.optim import update
 from duovox.training.vocoder import SpectralLoss, VocoderTraining, crop
 
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def recipe(tiny_recipe: Recipe) -> Recipe:
 
 def run(recipe: Recipe, updates: int) -> tuple[VocoderTraining, list[dict[str, float]]]:
     training = VocoderTraining(recipe, hums(recipe.mel), CPU, None)
-    return training, [training.update(step, torch.Generator().manual_seed(step)) for step in range(updates)]
+    return training, [update(training, step, torch.Generator().manual_seed(step)) for step in range(updates)]
 
 
 def test_losses_come_in_three_stages_and_are_finite(recipe: Recipe) -> None:

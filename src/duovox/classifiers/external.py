@@ -34,7 +34,7 @@ STEM_ALONE = 4
 """How many times the stem is read where no layer is: once for each stage of a usual decoder."""
 
 
-class Squares(nn.Module):
+class PatchStem(nn.Module):
     """mel (B, 1, M, T) -> (B, patch^2, M / patch, T / patch): the same numbers, in squares."""
 
     def __init__(self, patch: int) -> None:
@@ -75,7 +75,7 @@ class ExternalClassifier(TappedClassifier):
     ) -> None:
         super().__init__()
         self.config, self.mel, self.scale, self.noise = config, mel, scale, noise
-        self.stem = Squares(config.patch)
+        self.stem = PatchStem(config.patch)
         self.front_end, self.network = front_end, let_go_of_graphs(in_float32(network))
         keep_default_layout(self.network)
         self.modulation = NoiseModulation(self._tap_channels()) if config.conditioned and config.taps else None

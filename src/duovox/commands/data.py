@@ -29,30 +29,50 @@ def fetch(name: Positional[Literal["sc09", "speech_commands_v0.01", "speech_comm
 
 
 def prepare(
-    root: Positional[Path],
+    roots: Positional[tuple[Path, ...]],
     /,
     out: Path,
     labels: str | None = None,
+    speaker: str | None = None,
+    test_speakers: str = "",
+    validation_speakers: str = "",
+    languages: str | None = None,
+    place: bool = False,
     recipe: str = "compact",
     workers: int | None = None,
     force: bool = False,
 ) -> None:
-    """Decode a folder of words (<root>/<label>/*.wav ...) or Speech Commands once into a feature folder.
+    """Decode folders of words (<root>/<label>/*.wav ...) or Speech Commands once into a feature folder.
+
+    Several folders become one data set: labels of one name are merged, each keeps its split lists and its table. No speaker is in two
+    splits; who speaks a clip is told by the first of: speakers.csv in its folder (columns path, speaker, and if you like split and
+    language), --speaker, a name with _nohash_, a folder <label>/<speaker>.
 
     Args:
-        root: The data set.
+        roots: The data sets.
         out: The feature folder to write; left as it is where it is up to date.
         labels: Which words: `sc09`, or names separated by commas. All sub-folders if left out.
+        speaker: A regular expression with one group, the speaker, searched in the path below the root, as 'speaker-(\\d+)'.
+        test_speakers: Speakers to hold out for the test, separated by commas. The others of the same folders are for training.
+        validation_speakers: Speakers to hold out for validation.
+        languages: The language of the words as a code, such as en: one for all folders, or one for each, separated by commas.
+        place: Put a clip shorter than a second at a drawn place, among noise like its own floor, in the place of silence at its end.
         recipe: Name or file of the recipe whose mel settings to use.
         workers: Decoding processes; one for each usable core if left out.
         force: Build again even if up to date.
     """
+    from duovox.data import Held, SpeakerOptions
     from duovox.data import prepare as prepare_data
+    from duovox.labels import shown
 
-    manifest = prepare_data(root, out, read_recipe(recipe).mel, labels, force, workers=workers)
+    codes = () if languages is None else tuple(code.strip() for code in languages.split(","))
+    options = SpeakerOptions(speaker, Held.of(test_speakers, validation_speakers), codes)
+    manifest = prepare_data(roots, out, read_recipe(recipe).mel, labels, force, workers=workers, speakers=options, placed=place)
     print(f"{'label':12}" + "".join(f"{split:>12}" for split in ("train", "validation", "test")))
     for label, counts in manifest.counts.items():
-        print(f"{label:12}" + "".join(f"{counts.get(split, 0):>12}" for split in ("train", "validation", "test")))
+        print(
+            f"{shown(label, manifest.languages):12}" + "".join(f"{counts.get(split, 0):>12}" for split in ("train", "validation", "test"))
+        )
     for note in manifest.notes:
         print(f"note: {note}")
     for name, reason in list(manifest.skipped.items())[:SHOWN]:

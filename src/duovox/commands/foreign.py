@@ -96,6 +96,7 @@ def repurpose_classifier(
     """
     from duovox.classifiers.loading import load_network
     from duovox.repurposing import repurpose
+    from duovox.repurposing.table import nothing_to_tap
 
     loaded = load_network(source, weights, _json_object(arguments))
     names = [name.strip() for name in labels.split(",")] if labels else None
@@ -106,7 +107,7 @@ def repurpose_classifier(
             vocoder=_vocoder_of(vocoder),
         )  # fmt: skip
     place = made.write(data, out)
-    print(f"taps: {', '.join(made.taps) or 'its input alone'}")
+    print(f"taps: {', '.join(made.taps)}" if made.taps else nothing_to_tap(made.layers))
     for note in made.notes:
         print(f"note: {note}")
     print("next:")

@@ -47,7 +47,7 @@ def generate(
     hears in it). Settings left out are the bundle's own.
 
     Args:
-        label: The word to speak, one of the bundle's labels, or `any` for whatever comes.
+        label: The word to speak, one of the bundle's labels or its figure (7), or `any` for whatever comes.
         out: A file name for one clip (its suffix chooses the format), or a folder for clips named <label>_<seed>.
         n: How many clips; their seeds are seed, seed + 1, ...
         seed: Seed of the first clip. The same seed and settings give the same clip.
@@ -62,15 +62,16 @@ def generate(
         keep_faulty: Write clips that ran off to noise or silence as well.
         force: Overwrite files that exist.
     """
-    places = _clip_paths(out, label, seed, n, format)
-    refuse_existing([p.with_suffix(s) for p in places for s in _suffixes(p, spectrogram)], force)
+    places = _free_paths(out, label, seed, n, format, spectrogram, force)
     from duovox.devices import choose_device
     from duovox.generation import cut, generate_each, make_plan
     from duovox.voice import Duovox, refuse_faulty
 
     voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
-    wanted, settings = None if label == "any" and label not in voice.labels else label, voice.settings(**sampling.given())
-    voice.check_request(wanted, seed, n)
+    wanted = voice.check_request(None if label == "any" and label not in voice.labels else label, seed, n)
+    settings = voice.settings(**sampling.given())
+    if wanted is not None and wanted != label:  # asked for by another name
+        places = _free_paths(out, wanted, seed, n, format, spectrogram, force)
     faulty: list[Clip] = []
     made = generate_each(voice, cut(make_plan([wanted], n, seed), batch), settings, vocoder)
     for path, (_, clip) in zip(places, made, strict=True):
@@ -87,6 +88,13 @@ def _summary(clip: Clip) -> str:
     heard = max(clip.probabilities, key=clip.probabilities.__getitem__)
     said = "unconditional" if clip.label is None else printable(clip.label)
     return f"{said}, seed {clip.seed}, heard as {printable(heard)} ({clip.probabilities[heard]:.3f})"
+
+
+def _free_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat, spectrogram: bool, force: bool) -> list[Path]:
+    """Where the clips go; refused where something is there, or lies in the way of their side files."""
+    places = _clip_paths(out, label, seed, n, format)
+    refuse_existing([p.with_suffix(s) for p in places for s in _suffixes(p, spectrogram)], force)
+    return places
 
 
 def _clip_paths(out: Path, label: str, seed: int, n: int, format: AudioFormat) -> list[Path]:

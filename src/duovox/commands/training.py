@@ -28,6 +28,10 @@ def train(
     recipe: str = "compact",
     resume: bool = False,
     time_budget: str | None = None,
+    fit: bool = True,
+    updates: int | None = None,
+    init: str | None = None,
+    start: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     tensorboard: bool = False,
@@ -35,7 +39,8 @@ def train(
 ) -> None:
     """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>.
 
-    Stops cleanly, with a checkpoint, on Ctrl-C, SIGTERM and at the end of the time budget; --resume goes on.
+    Stops cleanly, with a checkpoint, on Ctrl-C, SIGTERM, when its terminal closes and at the end of the time budget; --resume goes on,
+    with the schedule and the first weights that the run was started with.
 
     Args:
         part: What to train.
@@ -43,7 +48,11 @@ def train(
         out: Folder for the runs of all parts.
         recipe: Name of a shipped recipe, or a TOML file.
         resume: Go on with the run in <out>/<part>/.
-        time_budget: Stop after this long, as 90s, 20m or 1.5h.
+        time_budget: Stop after this long, as 90s, 20m or 1.5h. A new run gets a schedule that fits into it: warm-up, updates, cooldown.
+        fit: Fit the schedule of a new run to the time budget; --no-fit leaves it as it is, to go on with in a later session.
+        updates: Train for this many updates, instead of the recipe's.
+        init: Start from these weights, as far as they fit: a run folder, a weights.safetensors, or a bundle (name, folder, hub id).
+        start: With --init: leave out the first updates of the schedule, this many, with their batches and noise.
         device: Where to compute; auto takes CUDA where there is one.
         precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
         tensorboard: Also log for TensorBoard (extra `tensorboard`).
@@ -54,11 +63,23 @@ def train(
     from duovox.training.start import start_training
 
     outcome = start_training(
-        part, settings, data, out, resume=resume, time_budget=budget, device=device, precision=precision, tensorboard=tensorboard, on=on
+        part,
+        settings,
+        data,
+        out,
+        resume=resume,
+        time_budget=budget,
+        fit=fit,
+        updates=updates,
+        init=init,
+        start=start,
+        device=device,
+        precision=precision,
+        tensorboard=tensorboard,
+        on=on,
     )
     state = "finished" if outcome.complete else "stopped (go on with --resume)"
-    updates = getattr(settings, f"train_{part}").updates
-    print(f"{part}: {state} at step {outcome.step} of {updates}; weights in {out / part / 'weights.safetensors'}")
+    print(f"{part}: {state} at step {outcome.step} of {outcome.updates}; weights in {out / part / 'weights.safetensors'}")
 
 
 def bundle(
@@ -97,9 +118,11 @@ def bundle(
 
 def _unfinished(config: BundleConfig) -> Iterator[str]:
     """One line for each part whose training stopped before its last update. What was not trained by us has none."""
+    from duovox.runs import updates_of
+
     external = config.recipe.external
     for part, run in config.origin.items():
-        updates = getattr(config.recipe, f"train_{part}").updates
+        updates = updates_of(run, config.recipe, part)  # type: ignore[arg-type]  # an origin names parts
         if run["step"] < updates and not (part == "classifier" and external and not external.conditioned):
             yield f"duovox: warning: the {part} was trained for {run['step']} of {updates} updates; `duovox train {part} --resume` goes on"
 

@@ -5,11 +5,11 @@ A setting stands here once and nowhere else. Nothing here imports torch, so that
 
 from duovox.config.diffusion import Calibration, NoiseConfig, SampleConfig, SamplerName, ScheduleName
 from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
-from duovox.config.fields import check_labels, from_dict, to_dict, to_json
+from duovox.config.fields import check_labels, check_languages, from_dict, to_dict, to_json
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.recipe import Recipe, read_recipe, write_recipe
 from duovox.config.sound import MelConfig, MelScale, VocoderConfig
-from duovox.config.training import SeenConfig, TrainConfig
+from duovox.config.training import SeenConfig, TrainConfig, with_updates
 
 __all__ = [
     "Calibration",
@@ -31,10 +31,12 @@ __all__ = [
     "VocoderConfig",
     "WaveInput",
     "check_labels",
+    "check_languages",
     "from_dict",
     "read_input",
     "read_recipe",
     "to_dict",
     "to_json",
+    "with_updates",
     "write_recipe",
 ]

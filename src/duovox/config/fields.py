@@ -14,7 +14,7 @@ from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from duovox.contracts import ConfigError
-from duovox.text import label_fault
+from duovox.text import label_fault, language_fault
 
 T = TypeVar("T")
 
@@ -45,6 +45,15 @@ def check_labels(where: str, labels: tuple[str, ...]) -> None:
     for label in labels:
         fault = label_fault(label)
         require(not fault, f"{where}: {label!r} cannot be a label, it {fault}")
+
+
+def check_languages(where: str, languages: Mapping[str, str], labels: tuple[str, ...]) -> None:
+    """Raise `ConfigError` unless these are codes of languages for some of the labels."""
+    require(isinstance(languages, Mapping), f"{where}: expected a table of label and language, got {languages!r}")
+    for label, code in languages.items():
+        require(label in labels, f"{where}: {label!r} is none of the labels ({', '.join(labels)})")
+        fault = language_fault(code) if isinstance(code, str) else "is no text"
+        require(not fault, f"{where}: the language {code!r} of {label!r} {fault}")
 
 
 def to_dict(settings: Any) -> dict[str, Any]:

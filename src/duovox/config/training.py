@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from duovox.config.fields import check, require
 
@@ -34,6 +34,13 @@ class TrainConfig:
         require(0 <= self.cooldown <= 1, f"train.cooldown must lie in [0, 1], not {self.cooldown}")
         require(0 <= self.ema_decay < 1, f"train.ema_decay must lie in [0, 1), not {self.ema_decay}")
         require(0 <= self.label_smoothing < 1, f"train.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
+
+
+def with_updates(train: TrainConfig, updates: int) -> TrainConfig:
+    """The same training with another number of updates; warm-up and averaging shrink with it where it is smaller."""
+    share = min(1.0, updates / max(1, train.updates))
+    decay = max(0.0, 1 - (1 - train.ema_decay) / share) if share else 0.0
+    return replace(train, updates=updates, warmup=round(train.warmup * share), ema_decay=decay)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ from duovox.data.batches import Batch, Batches, gather, in_order
 from duovox.data.decoding import prepare
 from duovox.data.features import Features, Manifest, Statistics, narrowed, open_features, read_manifest, relabelled, restricted
 from duovox.data.fetch import ARCHIVES, Archive, fetch, fetch_archive
+from duovox.data.labels import LABEL_SETS, SC09
 from duovox.data.noisy import add_background
-from duovox.data.sources import LABEL_SETS, SC09, SPLITS, Scan, Source, scan, speaker_of, which_split
+from duovox.data.sources import Scan, Source, SpeakerOptions, scan
+from duovox.data.speakers import speaker_of
+from duovox.data.splits import SPLITS, Held, which_split
 
 __all__ = [
     "ARCHIVES",
@@ -16,9 +19,11 @@ __all__ = [
     "Batch",
     "Batches",
     "Features",
+    "Held",
     "Manifest",
     "Scan",
     "Source",
+    "SpeakerOptions",
     "Statistics",
     "add_background",
     "fetch",

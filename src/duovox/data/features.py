@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -18,11 +19,15 @@ from numpy.typing import NDArray
 
 from duovox.config import MelConfig, from_dict, to_dict
 from duovox.contracts import NO_LABEL, ConfigError, DataError
-from duovox.data.sources import SPLITS
+from duovox.data.speakers import unknown_note
+from duovox.data.splits import SPLITS
 from duovox.data.storage import open_array
 from duovox.sound.mel import LogMel
 
-FORMAT = 1
+FORMAT = 2
+READABLE_FORMATS = (1, 2)
+"""Format 1 knows one root, no languages, and only the speakers that names with `_nohash_` tell."""
+
 FULL_SCALE = 2**15  # of the int16 waves
 
 
@@ -43,6 +48,9 @@ class Manifest:
     `inputs` identifies settings and files (sizes, times), to see whether the folder is up to date; `digest` identifies the
     content itself and is the same on every machine that decodes the same. `counts[label][split]` are numbers of clips. `skipped`
     has the files left out, with the reasons; `notes` say what was done to the clips, and what does not fit.
+
+    Clip i comes from `roots[clip_roots[i]]`. `speaker_rules` counts the clips by how their speakers were found (see `speakers`);
+    `languages[label]` is the code of a label's language, if it has one. `placed` clips were put at a drawn place (see `placing`).
     """
 
     format: int
@@ -58,6 +66,16 @@ class Manifest:
     splits: tuple[str, ...] = field(repr=False)
     speakers: tuple[str, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()
+    clip_roots: tuple[int, ...] = field(default=(), repr=False)
+    speaker_rules: dict[str, int] = field(default_factory=dict)
+    languages: dict[str, str] = field(default_factory=dict)
+    placed: int = 0
+
+    @property
+    def speaker_note(self) -> str:
+        """One sentence where the speakers of some clips are unknown; empty where all are known."""
+        return unknown_note(self.speaker_rules)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +92,8 @@ class Features:
     stems: tuple[str, ...] = field(repr=False)
     statistics: Statistics
     digest: str
+    languages: Mapping[str, str] = field(default_factory=dict)
+    speaker_note: str = ""
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """The clips of one split, in order. Raises `DataError` for an unknown split."""
@@ -142,6 +162,8 @@ def open_features(folder: str | Path, mel: MelConfig | None = None) -> Features:
         stems=manifest.stems,
         statistics=manifest.statistics,
         digest=manifest.digest,
+        languages=manifest.languages,
+        speaker_note=manifest.speaker_note,
     )
 
 
@@ -153,11 +175,17 @@ def read_manifest(folder: str | Path) -> Manifest:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         version = data.get("format") if isinstance(data, dict) else None
-        if version != FORMAT:
-            raise DataError(f"{path} has format {version}, this duovox reads {FORMAT}; run `duovox data prepare` again")
-        return from_dict(Manifest, data)
+        if version not in READABLE_FORMATS:
+            raise DataError(f"{path} has format {version}, this duovox reads up to {FORMAT}; run `duovox data prepare` again")
+        manifest = from_dict(Manifest, data)
+        return manifest if manifest.speaker_rules else replace(manifest, speaker_rules=_rules_of_names(manifest.stems))
     except (OSError, ValueError, ConfigError) as error:
         raise DataError(f"{path} cannot be read ({error}); run `duovox data prepare` again") from None
+
+
+def _rules_of_names(stems: Sequence[str]) -> dict[str, int]:
+    """What a manifest of format 1 says of speakers: those of names with `_nohash_` are known."""
+    return dict(Counter("name" if "_nohash_" in stem else "unknown" for stem in stems))
 
 
 def whole_manifest(folder: Path) -> Manifest | None:

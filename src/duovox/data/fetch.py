@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from tqdm import tqdm
 
 from duovox.contracts import DataError, OutputError
-from duovox.data.sources import SC09
+from duovox.data.labels import SC09
 from duovox.data.storage import built_beside
 
 TIMEOUT = 30.0  # seconds without a byte

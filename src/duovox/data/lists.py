@@ -12,12 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from duovox.contracts import DataError
-from duovox.text import printable, read_text, same_spelling
+from duovox.text import named, printable, read_text, same_spelling
 
 Split = Literal["train", "validation", "test"]
 LISTS: dict[Split, str] = {"validation": "validation_list.txt", "test": "testing_list.txt"}
-NAMED = 3
-"""How many entries that match nothing are named."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +39,12 @@ class Lists:
         entries, name = self.entries[split], LISTS[split]
         missing = {key: line for key, line in entries.items() if key not in keys}
         if entries and len(missing) == len(entries):
-            found = f"{self.root}: none of the {len(entries)} clips named in {name} is there ({_first(missing.values())})"
+            found = f"{self.root}: none of the {len(entries)} clips named in {name} is there ({named(missing.values())})"
             raise DataError(f"{found}; write one a line, as label/name.wav")
         others = [line for key, line in missing.items() if key.split("/")[0] not in labels]
         absent = [line for key, line in missing.items() if key.split("/")[0] in labels]
-        notes = [f"{len(absent)} of {len(entries)} entries of {name} match no clip ({_first(absent)})"] if absent else []
-        return notes + ([f"{len(others)} of {len(entries)} entries of {name} are of other labels ({_first(others)})"] if others else [])
+        notes = [f"{len(absent)} of {len(entries)} entries of {name} match no clip ({named(absent)})"] if absent else []
+        return notes + ([f"{len(others)} of {len(entries)} entries of {name} are of other labels ({named(others)})"] if others else [])
 
 
 def read_lists(root: Path) -> Lists | None:
@@ -77,9 +75,3 @@ def _read_list(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}") from None
     return {key: line.strip() for line in lines if (key := clip_key(line))}
-
-
-def _first(lines: Collection[str]) -> str:
-    """The first few, and that there are more."""
-    named = ", ".join(printable(line) for line in list(lines)[:NAMED])
-    return f"{named}, ..." if len(lines) > NAMED else named

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from duovox.config import to_json
 from duovox.contracts import AudioError, DataError, OutputError
 from duovox.data.decoding import Moments, check_place
-from duovox.data.features import FULL_SCALE, Features, Manifest, features_of, open_features, read_manifest, whole_manifest
+from duovox.data.features import FORMAT, FULL_SCALE, Features, Manifest, features_of, open_features, read_manifest, whole_manifest
 from duovox.data.storage import ArrayWriter, built_beside
 from duovox.sound.audio import READABLE, read_audio
 from duovox.sound.folders import find_sounds
@@ -89,7 +89,12 @@ def add_background(source: str | Path, noise: str | Path, out: str | Path, snr: 
         return old
     try:
         with built_beside(out) as folder:
-            return _build(folder, features, replace(read_manifest(source), inputs=inputs), noisy_waves(features, backgrounds, snr, seed))
+            return _build(
+                folder,
+                features,
+                replace(read_manifest(source), format=FORMAT, inputs=inputs),
+                noisy_waves(features, backgrounds, snr, seed),
+            )
     except OSError as error:
         raise OutputError(f"cannot write the feature folder {out}: {error.strerror or error}") from None
 

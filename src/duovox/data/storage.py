@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duovox.contracts import DataError
+from duovox.files import is_running
 
 
 @contextmanager
@@ -38,18 +39,8 @@ def _remove_abandoned(out: Path) -> None:
     """Remove what killed runs left beside `out`."""
     for folder in out.parent.glob(f".{glob.escape(out.name)}.*"):
         *_, process, kind = folder.name.split(".")
-        if kind in ("partial", "old") and process.isdigit() and not _alive(int(process)):
+        if kind in ("partial", "old") and process.isdigit() and not is_running(int(process)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

@@ -135,6 +135,7 @@ def evaluate(
         row = measures.row(f"real {split}", _pick(scores, picked), waves, said[split][picked], itself)
         rows.append(measures.with_cas(row, waves, said[split][picked]) if split == "train" else row)
     notes = clips.notes + ((f"{unlabelled} clips have no label, accuracy is that of the others",) if 0 < unlabelled < len(chosen) else ())
+    notes += (f"real recordings: {features.speaker_note}",) if features.speaker_note else ()
     named = (scoring.quality.name, scoring.quality.about) if scoring.quality else ("", "")
     origin = (judge.kind, judge.digest, features.digest, len(train.features))
     about = score.about if score else ""

@@ -19,7 +19,7 @@ from duovox.evaluation.judge import Judge
 from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Report, evaluate
 from duovox.evaluation.rows import Scoring, require_enough, require_labels
-from duovox.generation import Request, fill_folder, make_plan
+from duovox.generation import Request, describe_faults, fill_folder, make_plan, read_faults
 from duovox.voice import Duovox
 
 _OF_GUIDANCE = ("gamma", "interval", "guidance_low", "guidance_high", "schedule", "guide_at")
@@ -108,11 +108,12 @@ def make_clips(voice: Duovox, folder: Path, wanted: Generation, go_on: Callable[
 
 
 def read_made(voice: Duovox, folder: Path, wanted: Generation) -> Clips:
-    """The clips that `make_clips` made in a folder, label by label, with a note of how they were made."""
+    """The clips that `make_clips` made in a folder, label by label, with notes of how they were made and of those that ran off."""
     plan = wanted.plan(voice.labels)
     ordered = sorted(plan, key=lambda request: voice.labels.index(request.label) if request.label is not None else 0)
     found = read_files([folder / request.file for request in ordered], [request.label for request in ordered])
-    return replace(found, notes=(_note(voice, wanted.settings(voice), plan), *found.notes))
+    faults = describe_faults(read_faults(folder, plan), len(plan))
+    return replace(found, notes=(_note(voice, wanted.settings(voice), plan), *[faults] * bool(faults), *found.notes))
 
 
 def _note(voice: Duovox, settings: SampleConfig, plan: Sequence[Request]) -> str:

@@ -168,6 +168,7 @@ def _without_only(words: Sequence[str]) -> list[str]:
 def _sources(bench: Bench) -> list[str]:
     sample = bench.plan.systems[0].recipe.sample
     notes = {note for t in bench.plan.trials for note in (bench.record(t) or {}).get("notes", [])[1:]}
+    notes |= {f"real recordings: {bench.features.speaker_note}"} if bench.features.speaker_note else set()
     lines = [
         f"Judge: {bench.judge.kind}, digest `{bench.judge.digest[:16]}`; it never guides. Data: `{bench.features.digest[:16]}`. "
         f"Sampler: {sample.sampler} with {sample.steps} steps, networks in {'bf16' if bench.autocast else 'float32'}. "

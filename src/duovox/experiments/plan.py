@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from duovox.config import Recipe, SeenConfig, TrainConfig
+from duovox.config import Recipe, SeenConfig, TrainConfig, with_updates
 from duovox.contracts import ConfigError
 
 Experiment = Literal["table1", "regimes", "gamma", "shift"]
@@ -156,21 +156,12 @@ def make_plan(
     draws = draws if draws is not None else {"table1": 3, "regimes": 3, "gamma": 1, "shift": 3}[experiment]
     if draws < 1 or not 1 <= n * len(labels) <= DRAW or (updates is not None and updates < 1):
         raise ConfigError(f"draws, updates and clips must be at least 1, and clips of a trial at most {DRAW}")
-    shared = replace(recipe, train_subnet=with_updates(recipe.train_subnet, updates))
+    shared = recipe if updates is None else replace(recipe, train_subnet=with_updates(recipe.train_subnet, updates))
     systems, conditions = _PARTS[experiment](shared, labels)
     if any(n * len(seen or labels) < 2 for system in systems for _, seen in system.groups):
         raise ConfigError(f"{n} clips a label are too few: each set that is scored needs two clips at least")
     trials = [Trial(s.name, condition, draw) for s in systems for condition in conditions[s.name] for draw in range(draws)]
     return Plan(experiment, labels, tuple(systems), tuple(trials), n, draws)
-
-
-def with_updates(train: TrainConfig, updates: int | None) -> TrainConfig:
-    """The same training with another number of updates; warm-up and averaging shrink with it where it is smaller."""
-    if updates is None:
-        return train
-    share = min(1.0, updates / max(1, train.updates))
-    decay = max(0.0, 1 - (1 - train.ema_decay) / share)
-    return replace(train, updates=updates, warmup=round(train.warmup * share), ema_decay=decay)
 
 
 def make_system(kind: str, recipe: Recipe) -> System:

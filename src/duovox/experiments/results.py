@@ -100,8 +100,8 @@ def find(results: Iterable[Result], **wanted: Any) -> Result | None:
 class Results:
     """All that is known.
 
-    `results` are in the plan's order; `real` holds the rows of real clips by regime and group; `failures` names the trials that gave
-    no sound, and why; `costs` are those of each kind of system.
+    `results` are in the plan's order; `real` holds the rows of real clips by regime and group; `failures` names the trials of which
+    clips ran off to no speech, and why; `costs` are those of each kind of system.
     """
 
     results: tuple[Result, ...]
@@ -140,9 +140,10 @@ def _real(bench: Bench) -> dict[str, list[dict[str, Any]]]:
 
 
 def _failures(bench: Bench) -> tuple[str, ...]:
-    records = {trial: bench.record(trial) for trial in bench.plan.trials}
-    failed = {trial: found["failed"] for trial, found in records.items() if found and "failed" in found}
-    return tuple(f"{trial.system}, {trial.condition}: {reason}" for trial, reason in failed.items())
+    records = {trial: bench.record(trial) or {} for trial in bench.plan.trials}
+    failed = {trial: f"no clips, {found['failed']}" for trial, found in records.items() if "failed" in found}  # as 0.1.0 left them
+    faults = {trial: found["faults"] for trial, found in records.items() if found.get("faults")}
+    return tuple(f"{trial.system}, {trial.condition}: {what}" for trial, what in (failed | faults).items())
 
 
 def _costs(bench: Bench) -> dict[str, SystemCosts]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from duovox.assemble import assemble
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import Recipe, SampleConfig, to_dict
-from duovox.contracts import GenerationError, TrainingError
+from duovox.contracts import TrainingError
 from duovox.data import Features, narrowed, open_features
 from duovox.devices import DeviceName, Precision, choose_autocast, choose_device
 from duovox.evaluation.clips import Clips, narrowed_clips
@@ -34,9 +34,9 @@ from duovox.evaluation.rows import Scoring
 from duovox.evaluation.systems import Generation, make_clips, read_made
 from duovox.experiments.plan import Plan, System, Trial
 from duovox.files import differences, write_whole
-from duovox.generation import completed
+from duovox.generation import completed, describe_faults, read_faults
 from duovox.provenance import digest_of, note_machine
-from duovox.runs import Part, read_weights, recipe_of_part
+from duovox.runs import Part, read_weights, recipe_of_part, updates_of
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.start import start_training
 from duovox.voice import Duovox
@@ -136,7 +136,7 @@ class Bench:
         wanted = {"recipe": recipe_of_part(recipe, part), "data": features.digest}
         for path, old, new in differences({name: facts[name] for name in wanted}, wanted):
             raise TrainingError(f"{folder} was trained with {path} = {old!r}, now it is {new!r}; use the old one or another --out")
-        if facts["step"] >= getattr(recipe, f"train_{part}").updates:
+        if facts["step"] >= updates_of(facts, recipe, part):
             self.complete.add(folder)
         return folder in self.complete
 
@@ -219,16 +219,17 @@ class Bench:
     def _try(self, system: System, trial: Trial, clock: Clock) -> bool:
         """Make and judge the clips of one trial; whether time was enough."""
         tqdm.write(f"{system.name}: {trial.condition}, seeds from {trial.first_seed}")
-        found: dict[str, Any] = {"key": self.key(trial)}
-        try:
-            clips = self._speak(system, trial, clock)
-            if clips is None:
-                return False
-            found["notes"] = clips.notes
-            found["groups"] = {name: self._score(trial, narrowed_clips(clips, labels), labels) for name, labels in system.groups}
-            found["shifted_fid"] = self._shifted_fid(system, clips)
-        except GenerationError as error:  # a strength of guidance that this system does not bear is a result as well
-            found["failed"] = str(error)
+        clips = self._speak(system, trial, clock)
+        if clips is None:
+            return False
+        faults = self._faults(trial)
+        found = {
+            "key": self.key(trial),
+            "notes": [note for note in clips.notes if note != faults],
+            "faults": faults,
+            "groups": {name: self._score(trial, narrowed_clips(clips, labels), labels) for name, labels in system.groups},
+            "shifted_fid": self._shifted_fid(system, clips),
+        }
         write_whole(record_file(self.clips_folder(trial)), json.dumps(found, indent=1).encode(), force=True, parents=True)
         return True
 
@@ -239,9 +240,17 @@ class Bench:
         voice = Duovox(assemble(place, recipe, vocoder=self.vocoder, on=on)).to(choose_device(self.device))
         self.judge.refuse_guide(voice.bundle.model.classifier)
         voice.bundle.model.autocast = self.autocast
-        wanted = Generation(self.plan.n, unconditional=trial.condition.gamma is None, batch=self.batch, first=trial.first_seed)
-        complete = make_clips(voice, self.clips_folder(trial), wanted, lambda: clock.left > 0)
-        return read_made(voice, self.clips_folder(trial), wanted) if complete else None
+        wanted, folder = self._wanted(trial), self.clips_folder(trial)
+        complete = make_clips(voice, folder, wanted, lambda: clock.left > 0)
+        return read_made(voice, folder, wanted) if complete else None
+
+    def _faults(self, trial: Trial) -> str:
+        """How many of its clips ran off to no speech, in words; empty where none did."""
+        plan = self._wanted(trial).plan(self.plan.labels)
+        return describe_faults(read_faults(self.clips_folder(trial), plan), len(plan))
+
+    def _wanted(self, trial: Trial) -> Generation:
+        return Generation(self.plan.n, unconditional=trial.condition.gamma is None, batch=self.batch, first=trial.first_seed)
 
     def _score(self, trial: Trial, clips: Clips, labels: tuple[str, ...]) -> list[dict[str, Any]]:
         """The row of some clips, and those of real ones of the same labels. FID needs more clips than the judge has features."""

@@ -55,8 +55,8 @@ def _seeds(bench: Bench, result: Result) -> str:
 
 
 def results_notes(bench: Bench, found: Results) -> str:
-    """What the columns mean, and the trials that gave no clips."""
-    failures = "".join(f" No clips: {failure}." for failure in found.failures)
+    """What the columns mean, and the trials of which clips ran off."""
+    failures = "".join(f" Note: {failure}." for failure in found.failures)
     shifted = " The last FID is against the train clips that the score model saw." if bench.others else ""
     return (
         "Mean, and in brackets the range, over the sets of sampling seeds; accuracy has Wilson's interval of all sets together. Params: "

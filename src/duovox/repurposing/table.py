@@ -31,7 +31,7 @@ def nothing_to_tap(layers: Sequence[Candidate]) -> str:
         return f"no layer can be tapped: none is seen to run, as in a TorchScript program, whose layers call no hooks; {then}"
     reasons = Counter(re.sub(r"\b\d+ (?=positions)| \(.*|:.*", "", layer.fault) for layer in layers)
     counted = ", ".join(f"{count} of {len(layers)}: {reason}" for reason, count in reasons.most_common(3))
-    return f"no layer can be tapped ({counted}); --all (in Python faulty=True) lists each with its reason; {then}"
+    return f"no layer can be tapped ({counted}); `duovox taps --all` (layers_table(faulty=True)) lists each with its reason; {then}"
 
 
 def cost(layer: Candidate, recipe: Recipe) -> float:

@@ -13,7 +13,9 @@ from duovox.config import Recipe
 from duovox.data import Features
 from duovox.runs import scale_of_data
 from duovox.training.classifier import ClassifierTraining
-from duovox.training.loop import step_generator
+from duovox.training.fit import duration
+from duovox.training.optim import update
+from duovox.training.schedule import step_generator
 from duovox.training.subnet import SubnetTraining
 
 TIMED = 2
@@ -31,8 +33,7 @@ class Estimate:
     batch: int
 
     def __str__(self) -> str:
-        total = self.seconds * self.updates
-        whole = f"{total:.0f} s" if total < 120 else f"{total / 60:.0f} min" if total < 7200 else f"{total / 3600:.1f} h"
+        whole = duration(self.seconds * self.updates)
         return f"{self.part}: about {self.seconds:.2g} s a step ({self.device}, batch {self.batch}), {whole} for {self.updates:,} steps"
 
 
@@ -45,7 +46,7 @@ def estimate(
     seconds = []
     for step in range(1 + TIMED):
         started = time.perf_counter()
-        trainee.update(step, step_generator(settings.seed, step, device))
+        update(trainee, step, step_generator(settings.seed, step, device))
         seconds.append(time.perf_counter() - started)
     return Estimate(part, sum(seconds[1:]) / TIMED, settings.updates, device.type, settings.batch)
 

@@ -85,7 +85,7 @@ class Api:
         voice, kind = self.worker.voice, accepted_sound(request.headers.get("accept", ""))
         if kind and wanted.n > 1:
             raise RefusedError(422, "one_clip", "a sound file holds one clip; leave n at 1, or accept application/json")
-        voice.check_request(wanted.label, wanted.seed, wanted.n)
+        wanted = wanted.model_copy(update={"label": voice.check_request(wanted.label, wanted.seed, wanted.n)})
         settings = changed(voice.config.recipe.sample, wanted.model_dump(), wanted.interval)
         task = Speak(settings, voice.choose_vocoder(wanted.vocoder), labelled=wanted.label is not None, frames=wanted.frames)
         items = [(wanted.label, seed) for seed in range(wanted.seed, wanted.seed + wanted.n)]

@@ -46,6 +46,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
     return ModelReply(
         name=config.name,
         labels=list(voice.labels),
+        languages=voice.config.languages,
         digest=voice.config.digest,
         parameters=Parameters(classifier=classifier, subnet=subnet, vocoder=vocoder),
         rate=mel.sample_rate,

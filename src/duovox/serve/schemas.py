@@ -18,7 +18,7 @@ Sigma = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 class WordsRequest(BaseModel):
     """Which words, and with which seeds."""
 
-    label: Annotated[str, Field(max_length=100)] | None = Field(None, description="The word; null for whatever comes.")
+    label: Annotated[str, Field(max_length=100)] | None = Field(None, description="The word, or its figure (7); null for whatever comes.")
     n: int = Field(1, strict=True, ge=1, le=MAX_CLIPS, description="How many clips; their seeds are seed, seed + 1, ...")
     seed: int = Field(0, strict=True, ge=0, le=2**63 - MAX_CLIPS, description="The same seed and settings give the same clip.")
 
@@ -122,10 +122,12 @@ class Limits(BaseModel):
 
 
 class ModelReply(BaseModel):
-    """The model that speaks here, and what may be asked of it. With fewer than `fewest_steps` a sampler gives noise, which is refused."""
+    """The model that speaks here, and what may be asked of it. With fewer than `fewest_steps` a sampler gives noise, which is refused.
+    `languages` has the code of the language of each label that has one."""
 
     name: str
     labels: list[str]
+    languages: dict[str, str]
     digest: str
     parameters: Parameters
     rate: int

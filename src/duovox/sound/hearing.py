@@ -45,7 +45,8 @@ class Sound:
 @dataclass(frozen=True)
 class Treatment:
     """What was done to a sound: from `original_rate` to `rate` Hz; its channels averaged, or (they cancel) the channel `alone` taken,
-    counted from 1; of `length` samples `kept` from sample `start` on, filled up with silence to `fitted` (all at `rate`)."""
+    counted from 1; of `length` samples `kept` from sample `start` on, filled up with silence to `fitted` (all at `rate`), or `placed`: put
+    at a drawn place among noise (see `placing`)."""
 
     original_rate: float
     rate: int
@@ -55,6 +56,7 @@ class Treatment:
     start: int
     fitted: int
     broken: bool = False
+    placed: bool = False
 
     @property
     def kept(self) -> int:
@@ -150,7 +152,8 @@ def summary(treatments: Sequence[Treatment]) -> tuple[str, ...]:
 _COUNTED: tuple[tuple[str, Callable[[Treatment], bool]], ...] = (
     ("of several channels were averaged", lambda t: t.channels > 1 and t.alone is None),
     ("whose channels cancel were heard by their loudest channel alone", lambda t: t.alone is not None),
-    ("shorter than {fitted} samples were padded with silence at their end", lambda t: t.length < t.fitted),
+    ("shorter than {fitted} samples were padded with silence at their end", lambda t: t.length < t.fitted and not t.placed),
+    ("shorter than {fitted} samples were put at a drawn place, the rest filled with noise like their own floor", lambda t: t.placed),
     ("longer than {fitted} samples were cut to their loudest part", lambda t: t.length > t.fitted),
     ("are damaged or break off; what comes before that was taken", lambda t: t.broken),
 )

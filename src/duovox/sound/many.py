@@ -11,11 +11,10 @@ import signal
 import sys
 import threading
 import types
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from duovox.contracts import AudioError
@@ -26,7 +25,6 @@ FEWEST = 100
 """Files that make another process worth its start."""
 
 _TASK = 32  # files
-_AHEAD = 3  # tasks for each process that may wait or be done already: more would fill the memory of a slow reader
 
 Decoded = Excerpt | AudioError
 
@@ -49,24 +47,42 @@ def read_excerpts(paths: Sequence[Path], rate: int, samples: int, workers: int |
 
 
 def _by_processes(tasks: Sequence[Sequence[Path]], rate: int, samples: int, workers: int) -> Iterator[Decoded]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_settle)
-    running: deque[Future[list[Decoded]]] = deque()
+    """Task i is done by process i mod `workers`, each over a pipe of its own: a process that is killed ends its pipe and holds no lock.
+
+    A process that is ahead waits until its results are taken, so that a slow reader's memory stays small.
+    """
+    pipes, processes = zip(*(_started(tasks[number::workers], rate, samples) for number in range(workers)), strict=True)
     try:
-        for task in tasks:
-            with _without_main():  # a submission may start a process
-                running.append(pool.submit(_read_all, task, rate, samples))
-            if len(running) >= _AHEAD * workers:
-                yield from running.popleft().result()
-        while running:
-            yield from running.popleft().result()
-    except BrokenProcessPool:
+        for number in range(len(tasks)):
+            yield from pipes[number % workers].recv()
+    except (EOFError, OSError):
         raise AudioError("a process that decoded sound files was killed; free some memory, or use one worker (--workers 1)") from None
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in processes:
+            process.terminate()
+        for pipe, process in zip(pipes, processes, strict=True):
+            process.join()
+            pipe.close()
 
 
-def _read_all(paths: Sequence[Path], rate: int, samples: int) -> list[Decoded]:
-    return [_read(path, rate, samples) for path in paths]
+def _started(tasks: Sequence[Sequence[Path]], rate: int, samples: int) -> tuple[Connection, BaseProcess]:
+    """A process that does these tasks one after the other, and the end of its pipe from which their results come."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send_all, args=(theirs, tasks, rate, samples), daemon=True)
+    with _without_main():
+        process.start()
+    theirs.close()  # or the pipe would not end with the process
+    return ours, process
+
+
+def _send_all(pipe: Connection, tasks: Sequence[Sequence[Path]], rate: int, samples: int) -> None:
+    """What runs in a process that decodes. Interruptions are left to its parent; it ends with it, however that ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(BrokenPipeError):  # nobody listens any more
+        for task in tasks:
+            pipe.send([_read(path, rate, samples) for path in task])
 
 
 def _read(path: Path, rate: int, samples: int) -> Decoded:
@@ -74,12 +90,6 @@ def _read(path: Path, rate: int, samples: int) -> Decoded:
         return read_excerpt(path, rate, samples)
     except AudioError as error:
         return error
-
-
-def _settle() -> None:
-    """In a process that decodes: leave interruptions to its parent, and end with it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:

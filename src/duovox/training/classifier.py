@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
-from duovox.config import MelScale, NoiseConfig, Recipe, TrainConfig
+from duovox.config import MelScale, NoiseConfig, Recipe
 from duovox.contracts import Classifier
 from duovox.data import Batches, Features, in_order
 from duovox.diffusion.noise import add_noise, training_sigma
@@ -19,6 +19,7 @@ from duovox.model import build_classifier
 from duovox.networks.layout import to_channels_last
 from duovox.sound.mel import scale_mel
 from duovox.training.ema import averaged
+from duovox.training.optim import Losses, Updater, adamw
 
 REPORT_SIGMAS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Noise levels of the accuracy table; 0 means clean (the smallest sigma the model knows)."""
@@ -29,14 +30,6 @@ def shift_frames(mel: Tensor, most: int, generator: torch.Generator) -> Tensor:
     offsets = torch.randint(-most, most + 1, (mel.shape[0], 1), generator=generator, device=mel.device)
     index = (torch.arange(mel.shape[3], device=mel.device)[None] + offsets).clamp(0, mel.shape[3] - 1)
     return mel.gather(3, index[:, None, None, :].expand_as(mel))
-
-
-def decayed_groups(module: nn.Module, train: TrainConfig) -> list[dict[str, object]]:
-    """Parameter groups for AdamW: weight decay on matrices and kernels, none on biases, norms and gains."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim > 1 and p.numel() > max(p.shape)]
-    vectors = [p for p in trained if not (p.ndim > 1 and p.numel() > max(p.shape))]
-    return [{"params": matrices, "weight_decay": train.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 class ClassifierTraining:
@@ -63,11 +56,11 @@ class ClassifierTraining:
         self.average = averaged(self.network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
-        self.optimizers: dict[str, Optimizer] = {
-            "adamw": AdamW(decayed_groups(self.network, self.train), lr=self.train.rate, betas=(0.9, 0.98))
-        }
+        self.updater = Updater(self.network, adamw(self.network, self.train), self.train.clip_norm, self.average)
+        self.optimizers: dict[str, Optimizer] = {"adamw": self.updater.optimizer}
 
-    def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
+    def loss(self, step: int, generator: torch.Generator) -> Losses:
+        """Cross-entropy of batch `step`, noised, and the share that the network gets right."""
         batch = self.batches.at(step)
         clean = scale_mel(batch.log_mel.to(self.device), self.scale)
         if self.train.shift_frames:
@@ -78,13 +71,7 @@ class ClassifierTraining:
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
             logits = self.network(noised, sigma)
         loss = nn.functional.cross_entropy(logits, label, label_smoothing=self.train.label_smoothing)
-        self.optimizers["adamw"].zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.train.clip_norm)
-        self.optimizers["adamw"].step()
-        self.average.update_parameters(self.network)
-        right = (logits.argmax(1) == label).float().mean()
-        return {"loss": loss.item(), "accuracy": right.item()}
+        return Losses(loss, {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()})
 
     def validate(self) -> dict[str, float]:
         """Accuracy of the averaged classifier at three noise levels."""

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from duovox.config import Recipe
 from duovox.contracts import DataError
 from duovox.data import Batches, Features, in_order
 from duovox.evaluation.judge import HOP, SAMPLE_RATE, Judge, JudgeMel, Kind, build_network
 from duovox.networks.layout import to_channels_last
-from duovox.training.classifier import decayed_groups
 from duovox.training.ema import averaged
+from duovox.training.optim import Losses, Updater, adamw
 
 MASKED = 6
 """Most mel bins and most frames (of 32 each) that are masked in a training clip."""
@@ -65,27 +65,23 @@ class JudgeTraining:
         self.average = averaged(self.network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
-        self.adamw = AdamW(decayed_groups(self.network, self.train), lr=self.train.rate, betas=(0.9, 0.98))
-        self.optimizers: dict[str, Optimizer] = {"adamw": self.adamw}
+        self.updater = Updater(self.network, adamw(self.network, self.train), self.train.clip_norm, self.average)
+        self.optimizers: dict[str, Optimizer] = {"adamw": self.updater.optimizer}
 
     def _augmented(self, wave: Tensor, generator: torch.Generator) -> Tensor:
         """wave (B, S) -> judge mel (B, 1, 32, 32), shifted in time and masked; loudness needs no change, the front end ignores it."""
         mel = self.front(shift_samples(wave, self.most_shift, generator) if self.most_shift else wave)
         return mask_band(mask_band(mel, 2, MASKED, generator), 3, MASKED, generator)
 
-    def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
+    def loss(self, step: int, generator: torch.Generator) -> Losses:
+        """Cross-entropy of batch `step`, augmented, and the share that the network gets right."""
         batch = self.batches.at(step)
         mel, label = self._augmented(batch.wave.to(self.device), generator), batch.label.to(self.device)
         self.network.train()
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
             logits, _ = self.network(mel.contiguous(memory_format=torch.channels_last))
         loss = nn.functional.cross_entropy(logits.float(), label, label_smoothing=self.train.label_smoothing)
-        self.adamw.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.train.clip_norm)
-        self.adamw.step()
-        self.average.update_parameters(self.network)
-        return {"loss": loss.item(), "accuracy": (logits.argmax(1) == label).float().mean().item()}
+        return Losses(loss, {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()})
 
     def validate(self) -> dict[str, float]:
         return {"accuracy": self.accuracy("validation")}

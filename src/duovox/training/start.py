@@ -6,21 +6,40 @@ Takes the arguments of `duovox train`; gives run folders `<out>/<part>/`, where 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from duovox.classifiers.frozen import fingerprint
-from duovox.config import MelScale, Recipe, to_dict
+from duovox.config import MelScale, Recipe, TrainConfig, to_dict
 from duovox.contracts import TrainingError
 from duovox.data import Features, relabelled, restricted
 from duovox.devices import DeviceName, Precision, choose_autocast, choose_device
 from duovox.networks.base import TappedClassifier
-from duovox.runs import Part, classifier_folder, features_for, load_classifier, read_weights, recipe_of_part, scale_of, scale_of_data
+from duovox.runs import (
+    Part,
+    classifier_folder,
+    features_for,
+    load_classifier,
+    read_weights,
+    recipe_of_part,
+    scale_of,
+    scale_of_data,
+    updates_of,
+)
 from duovox.training.classifier import ClassifierTraining
+from duovox.training.display import say
+from duovox.training.fit import duration, fitted, measure
+from duovox.training.init import in_words, read_init, start_average_at, take_over
 from duovox.training.judge import JudgeTraining
-from duovox.training.loop import Outcome, Trainee, train
+from duovox.training.loop import Outcome, train
+from duovox.training.optim import Trainee
+from duovox.training.run_folder import recorded_facts
 from duovox.training.subnet import SubnetTraining
 from duovox.training.vocoder import VocoderTraining
 
@@ -33,6 +52,10 @@ def start_training(
     *,
     resume: bool = False,
     time_budget: float = math.inf,
+    fit: bool = False,
+    updates: int | None = None,
+    init: str | Path | None = None,
+    start: int = 0,
     device: DeviceName = "auto",
     precision: Precision = "auto",
     tensorboard: bool = False,
@@ -41,48 +64,125 @@ def start_training(
 ) -> Outcome:
     """Train one part of a recipe on a feature folder into `<out>/<part>/`; seconds for `time_budget`.
 
-    `on` is the run folder of the classifier that a subnet is trained on, if it is not in `out`. `network` is someone else's, for a
-    recipe with one that only its owner can give (`ExternalConfig.source` "object"). Raises `DataError` for unfit features,
-    `TrainingError` as `loop.train` does and when a part it builds on is missing.
+    `updates` takes the place of the recipe's; with `fit` a new run whose schedule is longer than the time budget gets one that it can
+    finish. A run that is resumed keeps the schedule that it was started with. `init` gives weights to start from (see `init.read_init`),
+    `start` how many updates of the schedule to leave out, their batches and noise included. `on` is the run folder of the classifier that
+    a subnet is trained on, if it is not in `out`. `network` is someone else's, for a recipe with one that only its owner can give
+    (`ExternalConfig.source` "object"). Raises `DataError` for unfit features, `TrainingError` as `loop.train` does, when a part it builds
+    on is missing, and for weights that cannot be started from.
     """
     chosen, features = choose_device(device), features_for(recipe, data)
-    autocast = choose_autocast(precision, chosen)
+    job = _job(part, recipe, features, out, on, network, chosen, choose_autocast(precision, chosen))
+    before, timed = recorded_facts(out / part) if resume else {}, time.monotonic()
+    kept = _kept(before, job, updates, out / part) if before else _schedule(job, updates, time_budget if fit and not start else math.inf)
+    timed = time.monotonic() - timed
+    shaped = fitted(recipe, part, updates_of(kept, recipe, part))
+    trainee = job.make(shaped)
+    if not before:
+        kept |= _begin(trainee, job, init, start, updates_of(kept, recipe, part))
+    outcome = train(
+        trainee,
+        out / part,
+        getattr(shaped, f"train_{part}"),
+        recipe_of_part(recipe, part),
+        job.features.digest,
+        chosen,
+        resume=resume,
+        time_budget=time_budget - timed,
+        tensorboard=tensorboard,
+        validates=job.validates,
+        facts={**job.facts, **kept},
+        first_step=kept.get("start", 0),
+    )
+    if isinstance(trainee, JudgeTraining):
+        trainee.judge().save(out / part / "judge.safetensors", force=True)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A part, its recipe and data, what is to be known of its run, and its making: a fresh `Trainee` at every call."""
+
+    part: Part
+    recipe: Recipe
+    features: Features
+    device: torch.device
+    facts: dict[str, Any]
+    make: Callable[[Recipe], Trainee]
+
+    @property
+    def validates(self) -> bool:
+        return len(self.features.indices("validation")) > 0
+
+
+def _job(
+    part: Part,
+    recipe: Recipe,
+    features: Features,
+    out: Path,
+    on: Path | None,
+    network: nn.Module | None,
+    device: torch.device,
+    autocast: torch.dtype | None,
+) -> _Job:
     scale = scale_of_data(recipe, features)
     facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
-    trainee: Trainee
-    if part == "classifier":
-        trainee = ClassifierTraining(recipe, features, scale, chosen, autocast, _to_tune(out, recipe, features, network))
-    elif part == "subnet":
+    facts |= {name: value for name, value in (("languages", dict(features.languages)), ("speakers", features.speaker_note)) if value}
+    if part == "subnet":
         folder = on or classifier_folder(out, recipe)
         if recipe.subnet_sees.other_data:
             scale, features = _seen_by(folder, features)
             facts |= {"labels": list(features.labels), "mel_scale": to_dict(scale)}
         classifier = load_classifier(folder, recipe, features, network, scale)
         features = restricted(features, recipe.subnet_sees.share, recipe.subnet_sees.labels)
-        facts["clips"] = len(features.indices("train"))
-        facts["classifier"] = fingerprint(classifier)
-        trainee = SubnetTraining(recipe, features, scale, classifier, chosen, autocast)
-    elif part == "vocoder":
-        trainee = VocoderTraining(recipe, features, chosen, autocast)
-    else:
-        trainee = JudgeTraining(recipe, features, chosen, autocast)
-    settings = getattr(recipe, f"train_{part}")
-    outcome = train(
-        trainee,
-        out / part,
-        settings,
-        recipe_of_part(recipe, part),
-        features.digest,
-        chosen,
-        resume=resume,
-        time_budget=time_budget,
-        tensorboard=tensorboard,
-        validates=len(features.indices("validation")) > 0,
-        facts=facts,
-    )
-    if isinstance(trainee, JudgeTraining):
-        trainee.judge().save(out / part / "judge.safetensors", force=True)
-    return outcome
+        facts |= {"clips": len(features.indices("train")), "classifier": fingerprint(classifier)}
+
+    def make(recipe: Recipe) -> Trainee:
+        if part == "classifier":
+            return ClassifierTraining(recipe, features, scale, device, autocast, _to_tune(out, recipe, features, network))
+        if part == "subnet":
+            return SubnetTraining(recipe, features, scale, classifier, device, autocast)
+        return (VocoderTraining if part == "vocoder" else JudgeTraining)(recipe, features, device, autocast)
+
+    return _Job(part, recipe, features, device, facts, make)
+
+
+def _schedule(job: _Job, updates: int | None, budget: float) -> dict[str, Any]:
+    """The schedule of a new run, as a fact of it, where it is not the recipe's: of `updates` updates, or of fewer if that takes longer
+    than `budget` seconds here."""
+    of: int = getattr(job.recipe, f"train_{job.part}").updates
+    wanted = of if updates is None else updates
+    if updates is not None and updates < 1:
+        raise TrainingError(f"--updates must be at least 1, not {wanted}")
+    if math.isfinite(budget) and wanted:
+        recipe = fitted(job.recipe, job.part, wanted)
+        train: TrainConfig = getattr(recipe, f"train_{job.part}")
+        cost = measure(job.make(recipe), recipe, job.part, budget, job.device, job.validates)
+        if cost.of(train) > budget:
+            say(f"{job.part}: {wanted} updates would take {duration(cost.of(train))} here; the schedule is fitted to {duration(budget)}")
+            wanted = min(wanted, cost.updates_within(budget, train))
+    return {} if wanted == of else {"schedule": {"updates": wanted, "of": of}}
+
+
+def _kept(before: dict[str, Any], job: _Job, updates: int | None, folder: Path) -> dict[str, Any]:
+    """What a resumed run keeps of its beginning. Raises `TrainingError` for another number of updates."""
+    planned = updates_of(before, job.recipe, job.part)
+    if updates not in (None, planned):
+        raise TrainingError(f"{folder} was started with {planned} updates, now it is {updates}; leave --updates out, or use another --out")
+    return {name: before[name] for name in ("schedule", "init", "start") if name in before}
+
+
+def _begin(trainee: Trainee, job: _Job, init: str | Path | None, start: int, updates: int) -> dict[str, Any]:
+    """Give a new run the weights to start from; what was done, as facts of the run."""
+    if start and (init is None or not 0 < start < updates):
+        raise TrainingError(f"--start {start} needs --init, and must lie between 0 and {updates}, the updates of the schedule")
+    if init is None:
+        return {}
+    taken = take_over(trainee, read_init(init, job.part), tuple(job.features.labels), job.recipe.mel)
+    say(in_words(job.part, taken))
+    if start:
+        start_average_at(trainee, start)
+    return {"init": taken, **({"start": start} if start else {})}
 
 
 def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module | None) -> TappedClassifier | None:

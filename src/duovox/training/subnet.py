@@ -9,7 +9,7 @@ from itertools import islice
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from duovox.config import MelScale, NoiseConfig, Recipe
 from duovox.contracts import NO_LABEL, expand_to
@@ -19,8 +19,9 @@ from duovox.model import ScoreModel, build_model
 from duovox.networks.base import TappedClassifier
 from duovox.networks.layout import to_channels_last
 from duovox.sound.mel import scale_mel
-from duovox.training.classifier import decayed_groups, shift_frames
+from duovox.training.classifier import shift_frames
 from duovox.training.ema import averaged
+from duovox.training.optim import Losses, Updater, adamw
 
 
 def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, noise: NoiseConfig) -> Tensor:
@@ -56,23 +57,19 @@ class SubnetTraining:
         self.average = averaged(self.model.score_network, self.train.ema_decay)
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.modules: dict[str, nn.Module] = {"subnet": self.model.score_network, "average": self.average}
-        self.optimizers: dict[str, Optimizer] = {
-            "adamw": AdamW(decayed_groups(self.model.score_network, self.train), lr=self.train.rate, betas=(0.9, 0.99))
-        }
+        optimizer = adamw(self.model.score_network, self.train, second=0.99)
+        self.updater = Updater(self.model.score_network, optimizer, self.train.clip_norm, self.average)
+        self.optimizers: dict[str, Optimizer] = {"adamw": optimizer}
 
-    def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
+    def loss(self, step: int, generator: torch.Generator) -> Losses:
+        """The mean denoising loss of batch `step`."""
         batch = self.batches.at(step)
         clean = scale_mel(batch.log_mel.to(self.device), self.scale)
         if self.train.shift_frames:
             clean = shift_frames(clean, self.train.shift_frames, generator)
         self.model.score_network.train()
         loss = self.losses(clean, batch.label.to(self.device), generator).mean()
-        self.optimizers["adamw"].zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.score_network.parameters(), self.train.clip_norm)
-        self.optimizers["adamw"].step()
-        self.average.update_parameters(self.model.score_network)
-        return {"loss": loss.item(), "gradient_norm": norm.item()}
+        return Losses(loss, {"loss": loss})
 
     def losses(self, clean: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
         """Denoising losses (B,) of clean mels at random noise levels; drops `1 - label_share` of the tapped labels."""

@@ -1,4 +1,4 @@
-"""Training of the neural vocoder: takes waves from `data`, gives `training.loop` one update at a time and the weights that ship.
+"""Training of the neural vocoder: takes waves from `data`, gives `training.loop` the losses of a step and the weights that ship.
 
 Losses: L1 of the log-mel, multi-resolution spectra (arXiv 1910.11480), pitch, and after a while adversarial with feature matching.
 """
@@ -19,6 +19,7 @@ from duovox.sound.mel import LogMel
 from duovox.sound.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.sound.vocoder.source import measure_pitch, pitch_loss
+from duovox.training.optim import Losses, Updater
 
 RESOLUTIONS = (128, 512, 2048)
 VALIDATION_CLIPS = 96
@@ -80,6 +81,9 @@ class VocoderTraining:
             "generator": self.optimizer(self.generator_groups()),
             "discriminators": self.optimizer([{"params": list(self.discriminators.parameters()), "lr": JUDGE_RATE * self.train.rate}]),
         }
+        clip = self.train.clip_norm
+        self.updater = Updater(self.generator, self.optimizers["generator"], clip, self.ema)
+        self.against = Updater(self.discriminators, self.optimizers["discriminators"], clip)
         self.log_mel, self.spectral_loss = LogMel(self.mel).to(device), SpectralLoss()
         self.batches = Batches(features, "train", self.train.batch, self.train.seed)
         self.pitch_batches = Batches(features, "train", PITCH_BATCH * self.train.batch, self.train.seed)
@@ -97,13 +101,13 @@ class VocoderTraining:
     def precision(self) -> AbstractContextManager[object]:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
-    def update(self, step: int, generator: torch.Generator) -> dict[str, float]:
-        """One step of the generator and, once the adversarial part has begun, of the discriminators; the losses by name.
+    def loss(self, step: int, generator: torch.Generator) -> Losses:
+        """The generator's losses on batch `step`; once the adversarial part has begun, the discriminators are updated on it first.
 
         The first updates teach the pitch alone, on larger batches: nothing sounds right at a wrong pitch.
         """
         if step < self.settings.pitch_updates:
-            return self.teach_pitch(step)
+            return self.pitch_alone(step)
         real, mel = self.draw(step, generator)
         with self.precision():
             fake, pitch_logits = self.generator.synthesise(mel, generator)
@@ -113,19 +117,15 @@ class VocoderTraining:
             heard = LEVEL / (real.square().mean(dim=1, keepdim=True).sqrt() + 1e-4)
             losses["discriminators"] = self.teach_discriminators(real * heard, fake.detach() * heard)
             losses |= self.adversarial(real * heard, fake * heard)
-        self.step("generator", torch.stack([weights[name] * losses[name] for name in weights if name in losses]).sum())
-        self.ema.update_parameters(self.generator)
-        return {name: loss.item() for name, loss in losses.items()}
+        return Losses(torch.stack([weights[name] * losses[name] for name in weights if name in losses]).sum(), losses)
 
-    def teach_pitch(self, step: int) -> dict[str, float]:
+    def pitch_alone(self, step: int) -> Losses:
         wave = self.pad(self.pitch_batches.at(step).wave)
         log_mel = self.log_mel(wave)[:, 0]
         with self.precision():
             logits = self.generator.pitch(log_mel)
         loss = pitch_loss(logits, *measure_pitch(wave, self.mel))
-        self.step("generator", loss)
-        self.ema.update_parameters(self.generator)
-        return {"pitch": loss.item()}
+        return Losses(loss, {"pitch": loss})
 
     def pad(self, wave: Tensor) -> Tensor:
         return nn.functional.pad(wave, (0, self.mel.padded_samples - wave.shape[1])).to(self.device)
@@ -147,7 +147,7 @@ class VocoderTraining:
     def teach_discriminators(self, real: Tensor, fake: Tensor) -> Tensor:
         with self.precision():
             loss = discriminator_loss(self.discriminators(real), self.discriminators(fake))
-        self.step("discriminators", loss)
+        self.against.step(loss)
         return loss.detach()
 
     def adversarial(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -159,12 +159,6 @@ class VocoderTraining:
             losses = {"adversarial": adversarial_loss(fake_features), "features": feature_loss(real_features, fake_features)}
         self.discriminators.requires_grad_(True)
         return losses
-
-    def step(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.modules[name].parameters(), self.train.clip_norm)
-        self.optimizers[name].step()
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import { generate } from "./api.js";
 import { ClipCard } from "./clip.js";
+import { byLanguage } from "./languages.js";
 import { announce } from "./notices.js";
 import { unlock } from "./player.js";
 import { Seed } from "./seed.js";
@@ -11,11 +12,21 @@ import { Task } from "./task.js";
 
 const START_B = { gamma: 0 }; // at first, A is the bundle's own settings and B the same without guidance
 
+/** The choices of one language under its name; without a language the choices alone. */
+function wordOptions({ language, labels }) {
+  const options = labels.map((label) => new Option(label));
+  if (language === null) return options;
+  const group = document.createElement("optgroup");
+  group.label = language;
+  group.append(...options);
+  return [group];
+}
+
 export function startCompare(model) {
   const element = (id) => document.getElementById(id);
   const seed = new Seed(element("compare-seed"), false);
   const word = element("compare-label");
-  word.append(...model.labels.map((label) => new Option(label)));
+  word.append(...byLanguage(model).flatMap(wordOptions));
   const sides = [
     { name: "A", settings: new Settings(element("settings-a"), model), card: new ClipCard(element("clip-a"), model, "With the settings A") },
     { name: "B", settings: new Settings(element("settings-b"), model, START_B), card: new ClipCard(element("clip-b"), model, "With the settings B") },

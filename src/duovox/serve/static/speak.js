@@ -3,6 +3,7 @@
 import { generate } from "./api.js";
 import { mostProbable, percent } from "./bars.js";
 import { ClipCard } from "./clip.js";
+import { byLanguage } from "./languages.js";
 import { announce } from "./notices.js";
 import { unlock } from "./player.js";
 import { Takeaway } from "./takeaway.js";
@@ -26,6 +27,25 @@ function wordButton(label, press) {
   return button;
 }
 
+/** The buttons of one language under its name; without a language the buttons alone. */
+function wordGroup({ language, labels }, press) {
+  const buttons = labels.map((label) => wordButton(label, press));
+  if (language === null) return buttons;
+  const name = document.createElement("p");
+  name.className = "language";
+  name.id = `words-${language}`;
+  name.textContent = language;
+  const group = document.createElement("div");
+  group.className = "words";
+  group.setAttribute("role", "group");
+  group.setAttribute("aria-labelledby", name.id);
+  group.append(...buttons);
+  const whole = document.createElement("div");
+  whole.className = "language-group";
+  whole.append(name, group);
+  return [whole];
+}
+
 export function startSpeak(model, settings, seed) {
   const words = document.getElementById("words");
   const card = new ClipCard(document.getElementById("spoken"), model, "Nothing spoken yet");
@@ -34,7 +54,7 @@ export function startSpeak(model, settings, seed) {
 
   async function press(label, button) {
     unlock();
-    for (const other of words.children) other.classList.toggle("chosen", other === button);
+    for (const other of words.querySelectorAll(".word-button")) other.classList.toggle("chosen", other === button);
     const request = { label, seed: seed.next(), ...settings.values() };
     const reply = await task.run(`Speaking ${nameOf(label)}…`, (signal, onWait) => generate(request, signal, onWait));
     if (reply === null) return;
@@ -44,5 +64,5 @@ export function startSpeak(model, settings, seed) {
     announce(`${nameOf(label)}, seed ${request.seed}, ${verdict(reply.clip.probabilities)}`);
   }
 
-  words.replaceChildren(...[...model.labels, null].map((label) => wordButton(label, press)));
+  words.replaceChildren(...byLanguage(model).flatMap((group) => wordGroup(group, press)), wordButton(null, press));
 }
