@@ -228,7 +228,7 @@ def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
 def test_a_recipe_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing, broken, foreign = tmp_path / "missing.toml", tmp_path / "broken.toml", tmp_path / "foreign.toml"
     broken.write_text("[mel\n", encoding="utf-8")
-    foreign.write_bytes(b"\xff\xfe")
+    foreign.write_bytes(b"\xff\xfa")
     for path in (missing, broken, foreign, tmp_path):
         with pytest.raises(ConfigError, match=path.stem):
             read_recipe(path)
