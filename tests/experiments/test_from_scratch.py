@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rules import assert_claims_follow
 
 from duovox import cli
 from duovox.config import read_recipe
@@ -141,7 +142,8 @@ def test_table1_of_the_paper_s_form_from_words_alone(page: Path) -> None:
     figures = [row[name] for result in found["results"] for row in result["rows"] for name in ("fid", "inception", "am", "nearest_own")]
     assert len(figures) == 10 * 4 and all(isinstance(figure, float) and figure >= 0 for figure in figures)
     assert {result["rows"][0]["n"] for result in found["results"]} == {6}
-    assert [claim["verdict"] in ("holds", "does not hold", "undecided") for claim in found["claims"]] == [True] * 4
+    assert_claims_follow(found)
+    assert all(claim["verdict"] in ("undecided", "does not hold") for claim in found["claims"]), "one set of seeds decides nothing"
     assert not any("no figure yet" in part["text"] for claim in found["claims"] for part in claim["comparisons"])
 
 

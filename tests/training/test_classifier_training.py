@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from duovox.config import MelScale, Recipe, TrainConfig
 from duovox.contracts import DataError
 from duovox.data import Features, open_features
-from duovox.model import build_classifier, build_model
 from duovox.sound.mel import fit_scale
 from duovox.training.augment import random_gain, shift_frames, stretch_mel
 from duovox.training.classifier import REPORT_SIGMAS, ClassifierTraining, accuracy_by_sigma
-from duovox.training.optim import decayed_groups, update
+from duovox.training.optim import update
 from duovox.training.schedule import step_generator
 
 CPU = torch.device("cpu")
@@ -51,27 +50,6 @@ def test_shifted_frames_are_the_frames_moved() -> None:
 def test_shifting_by_at_most_0_frames_changes_nothing() -> None:
     mel = torch.randn(3, 1, 4, 5)
     assert torch.equal(shift_frames(mel, 0, torch.Generator()), mel)
-
-
-# decayed_groups
-
-
-def test_every_trainable_parameter_is_in_one_group(tiny_recipe: Recipe) -> None:
-    model = build_model(tiny_recipe, build_classifier(tiny_recipe, 3))
-    for module, trainable in ((model, model.score_network), (build_classifier(tiny_recipe, 3),) * 2):
-        groups = decayed_groups(module, TrainConfig(weight_decay=0.25))
-        grouped = [id(p) for group in groups for p in group["params"]]  # type: ignore[attr-defined]
-        assert sorted(grouped) == sorted(id(p) for p in trainable.parameters())
-        assert [group["weight_decay"] for group in groups] == [0.25, 0.0]
-
-
-def test_weights_decay_and_biases_norms_and_gains_do_not() -> None:
-    module = nn.ModuleDict({"linear": nn.Linear(3, 4), "conv": nn.Conv2d(2, 3, 3), "norm": nn.GroupNorm(1, 3)})
-    module.register_parameter("gain", nn.Parameter(torch.ones(1, 3, 1, 1)))
-    matrices, vectors = ({id(p) for p in group["params"]} for group in decayed_groups(module, TrainConfig()))  # type: ignore[attr-defined]
-    names = {id(p): name for name, p in module.named_parameters()}
-    assert {names[i] for i in matrices} == {"linear.weight", "conv.weight"}
-    assert {names[i] for i in vectors} == {"linear.bias", "conv.bias", "norm.weight", "norm.bias", "gain"}
 
 
 # accuracy_by_sigma

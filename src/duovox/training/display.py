@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from tqdm import tqdm
+
+
+class Lenient:
+    """A stream that takes every write, whether or not the one behind it does."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):  # the one is gone, or closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class Display:
     """A bar of steps with the losses behind it."""
 
-    def __init__(self, part: str, total: int, done: int) -> None:
-        self._bar = tqdm(total=total, initial=done, desc=part, unit="step", mininterval=2)
+    def __init__(self, bar: tqdm) -> None:
+        self._bar = bar
 
     def advance(self, losses: Mapping[str, float]) -> None:
         """One more step is done."""
-        with suppress(OSError):
-            self._bar.update()
-            self._bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        with suppress(OSError):
-            self._bar.close()
+        self._bar.update()
+        self._bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()}, refresh=False)
 
 
 @contextmanager
 def display(part: str, total: int, done: int) -> Iterator[Display]:
     """A `Display` of a training that has `done` of its `total` steps behind it."""
-    shown = Display(part, total, done)
-    try:
-        yield shown
-    finally:
-        shown.close()
+    with tqdm(total=total, initial=done, desc=part, unit="step", mininterval=2, file=Lenient(sys.stderr)) as bar:
+        yield Display(bar)
 
 
 def say(line: str) -> None:
     """Write a line on standard output, above the bar."""
-    with suppress(OSError):
-        tqdm.write(line)
+    tqdm.write(line, file=Lenient(sys.stdout))

@@ -47,6 +47,8 @@ class Cost:
 def fitted(recipe: Recipe, part: Part, updates: int) -> Recipe:
     """The recipe with another number of updates for a part, and all that is counted in its updates changed with it."""
     train: TrainConfig = getattr(recipe, f"train_{part}")
+    if updates == train.updates:
+        return recipe
     share = min(1.0, updates / max(1, train.updates))
     vocoder = recipe.vocoder
     if part == "vocoder":

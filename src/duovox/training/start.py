@@ -154,13 +154,14 @@ def _schedule(job: _Job, updates: int | None, budget: float) -> dict[str, Any]:
     wanted = of if updates is None else updates
     if updates is not None and updates < 1:
         raise TrainingError(f"--updates must be at least 1, not {wanted}")
-    if math.isfinite(budget) and wanted:
+    if 0 < budget < math.inf and wanted:
         recipe = fitted(job.recipe, job.part, wanted)
         train: TrainConfig = getattr(recipe, f"train_{job.part}")
         cost = measure(job.make(recipe), recipe, job.part, budget, job.device, job.validates)
         if cost.of(train) > budget:
-            say(f"{job.part}: {wanted} updates would take {duration(cost.of(train))} here; the schedule is fitted to {duration(budget)}")
-            wanted = min(wanted, cost.updates_within(budget, train))
+            fewer, whole = min(wanted, cost.updates_within(budget, train)), duration(cost.of(train))
+            say(f"{job.part}: {wanted} updates would take {whole} here; the schedule is fitted to {duration(budget)}: {fewer} updates")
+            wanted = fewer
     return {} if wanted == of else {"schedule": {"updates": wanted, "of": of}}
 
 
