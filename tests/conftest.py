@@ -4,6 +4,7 @@ recordings."""
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PYTHONFAULTHANDLER", "1")  # commands that tests start say where they died, as pytest itself does
@@ -40,6 +41,10 @@ from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.start import start_training
 
 torch.set_num_threads(1)
+
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and background jobs start with; processes that tests start would inherit it
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 settings.register_profile("duovox", deadline=None, derandomize=True, database=None, max_examples=50)
 settings.load_profile("duovox")

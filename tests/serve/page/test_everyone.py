@@ -35,7 +35,7 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 def test_everything_has_a_name_for_a_screen_reader(page: Any) -> None:
     hasten(page)
     press(page, "one")
-    named = "e.ariaLabel || e.innerText || [...(e.labels ?? [])].some(label => label.textContent.trim())"
+    named = "e.ariaLabel || e.innerText || [...(e.labels ?? [])].some(l => l.textContent.trim())"
     code = f"all => all.filter(e => !({named})).map(e => e.outerHTML)"
     assert page.locator("button:visible, input, select, a").evaluate_all(code) == []
     assert "one" in (page.locator("#spoken canvas").get_attribute("aria-label") or "")
