@@ -28,6 +28,7 @@ from duovox.config import Recipe, WaveInput
 from duovox.contracts import ClassifierError, TrainingError
 from duovox.repurposing import building, repurpose
 from duovox.training.classifier import ClassifierTraining
+from duovox.training.optim import Losses
 from duovox.training.subnet import SubnetTraining
 
 no_export = no_export_fixture
@@ -70,16 +71,16 @@ def test_a_stop_signal_stops_the_whole_and_it_goes_on_later(
     network = touchy()
     before, handler = snapshot(network), signal.getsignal(number)
     kind: Any = ClassifierTraining if part == "classifier" else SubnetTraining
-    real = kind.update
+    real = kind.loss
 
-    def stopped(self: Any, step: int, generator: torch.Generator) -> dict[str, float]:
+    def stopped(self: Any, step: int, generator: torch.Generator) -> Losses:
         if step == 0:
             os.kill(os.getpid(), number)
         return real(self, step, generator)  # type: ignore[no-any-return]
 
     made = repurpose(network, WORDS, MEL, recipe=tiny_recipe, conditioned=True)
     with monkeypatch.context() as patch:
-        patch.setattr(kind, "update", stopped)
+        patch.setattr(kind, "loss", stopped)
         with pytest.raises(TrainingError, match=rf"{part}.*step 1 of 2.*resume=True"):
             made.train(tiny_features, tmp_path / "out", updates=2, **CPU)
     assert snapshot(network) == before and signal.getsignal(number) == handler
