@@ -110,6 +110,7 @@ def test_languages_of_the_data_are_those_of_the_bundle(runs: Path, tiny_recipe: 
     say_of(runs / "classifier", languages={"low": "en"})
     say_of(runs / "subnet", languages={"high": "de", "low": "en", "other": "fr"})
     assert assemble(runs, tiny_recipe).config.languages == {"high": "de", "low": "en"}
+    assert assemble(runs, tiny_recipe).card == "# A classifier that speaks: high (de), low (en), mid\n"
     write_bundle(assemble(runs, tiny_recipe), tmp_path / "b")
     assert read_bundle(tmp_path / "b").config.languages == {"high": "de", "low": "en"}
 

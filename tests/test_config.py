@@ -160,6 +160,10 @@ def test_sizes_must_be_positive(kind: type, name: str, value: int) -> None:
         (TrainConfig, {"shift_frames": -1}, "shift_frames"),
         (TrainConfig, {"weight_decay": -1.0}, "weight_decay"),
         (SampleConfig, {"gamma": -1.0}, "gamma"),
+        (TrainConfig, {"gain_db": -1.0}, "gain_db"),
+        (TrainConfig, {"stretch_mel": -0.1}, "stretch_mel"),
+        (TrainConfig, {"stretch_mel": 1.0}, "stretch_mel"),
+        (TrainConfig, {"balance": -0.5}, "balance"),
         (SampleConfig, {"sampler": "euler"}, "sampler: 'euler' is none of 'heun', 'dpmpp_2m', 'euler_maruyama'"),
         (SampleConfig, {"guidance_low": 2.0, "guidance_high": 2.0}, "guidance_low 2.0 must lie below guidance_high 2.0"),
     ],
@@ -224,7 +228,7 @@ def test_an_unknown_recipe_lists_the_shipped_ones() -> None:
 def test_a_recipe_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing, broken, foreign = tmp_path / "missing.toml", tmp_path / "broken.toml", tmp_path / "foreign.toml"
     broken.write_text("[mel\n", encoding="utf-8")
-    foreign.write_bytes(b"\xff\xfe")
+    foreign.write_bytes(b"\xff\xfa")
     for path in (missing, broken, foreign, tmp_path):
         with pytest.raises(ConfigError, match=path.stem):
             read_recipe(path)

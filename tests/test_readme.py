@@ -77,6 +77,7 @@ def classifier_and_words(tiny_words: Path, tiny_recipe: Recipe, tmp_path: Path, 
 
 @pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning")
 @pytest.mark.usefixtures("classifier_and_words")
+@pytest.mark.usefixtures("anything_is_speech")
 def test_the_python_runs(tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As it stands, with a tiny bundle in the place of the one in the package, and a tiny recipe."""
     config = dataclasses.replace(tiny_bundle.config, labels=("one", "two", "three"))

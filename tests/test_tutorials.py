@@ -119,6 +119,7 @@ def test_the_replacements_are_all_needed() -> None:
     assert [said for said in TINY if said not in text] == []
 
 
+@pytest.mark.usefixtures("anything_is_speech")
 def test_a_waveform_classifier(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("wave_classifier.md")
     said = capsys.readouterr().out
@@ -128,6 +129,7 @@ def test_a_waveform_classifier(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert (place / "m5_run" / "bundle" / "config.json").is_file() and (place / "again.wav").is_file()
 
 
+@pytest.mark.usefixtures("anything_is_speech")
 def test_a_hugging_face_folder(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("transformers")
     given = run("hugging_face_folder.md")

@@ -20,7 +20,7 @@ from duovox.runs import Part, classifier_folder, fill_classifier, read_weights, 
 from duovox.sound.vocoder.istft_net import ISTFTNet
 
 ORIGIN = ("step", "seconds", "clips", "data", "schedule", "init", "start", "speakers")
-"""The facts of a run that a bundle keeps: `schedule`, `init` and `start` where it had a schedule of its own or began with other weights,
+"""The facts of a run that a bundle keeps; `schedule`, `init` and `start` where a run had a schedule of its own or began with other weights,
 `speakers` where some are unknown."""
 
 
@@ -62,12 +62,12 @@ def assemble(
 
 
 def with_speaker_notes(card: str, config: BundleConfig) -> str:
-    """A card that says of which data the speakers are unknown; a short one where there is none yet and that has to be said."""
+    """A card that says of which data the speakers are unknown; a short one where there is none yet, and something to say."""
     of: dict[str, list[str]] = {}
     for part, run in config.origin.items():
         if note := run.get("speakers"):
             of.setdefault(note, []).append(part)
-    if not of:
+    if not of and (card or not config.languages):
         return card
     words = ", ".join(shown(label, config.languages) for label in config.labels)
     said = [f"Of the data of {' and '.join(parts)}: {note}." for note, parts in of.items()]

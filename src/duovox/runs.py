@@ -26,8 +26,8 @@ from duovox.sound.mel import fit_scale
 
 Part = Literal["classifier", "subnet", "vocoder", "judge"]
 
-LATER_SETTINGS = {"output_kind": "logits", "output_axes": "BK"}
-"""Settings of `ExternalConfig` that came after the first run folders, and their defaults."""
+LATER_SETTINGS: dict[str, Any] = {"output_kind": "logits", "output_axes": "BK", "gain_db": 0.0, "stretch_mel": 0.0, "balance": 0.0}
+"""Settings of a classifier made elsewhere and of trainings that came after the first run folders, and their defaults."""
 
 
 def features_for(recipe: Recipe, data: Path) -> Features:
@@ -54,9 +54,13 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
         "judge": (*["judge"] * (recipe.judge != Recipe.judge), "train_judge"),
     }[part]
     settings = to_dict(recipe)
-    if recipe.external:  # an older run knows nothing of these: they count only where they are set
-        settings["external"] = {key: value for key, value in settings["external"].items() if LATER_SETTINGS.get(key) != value}
-    return {"name": recipe.name, **{name: settings[name] for name in needed}}
+    return settled({"name": recipe.name, **{name: settings[name] for name in needed}})
+
+
+def settled(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe as plain values, without those of `LATER_SETTINGS` that are at their defaults: an older run knows nothing of them."""
+    kept = {name: value for name, value in settings.items() if name not in LATER_SETTINGS or value != LATER_SETTINGS[name]}
+    return {name: settled(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
 
 
 def classifier_folder(out: Path, recipe: Recipe) -> Path:
@@ -72,8 +76,9 @@ def read_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
             facts = json.loads((file.metadata() or {})["duovox"])
+            facts["recipe"] = settled(facts["recipe"])
             return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         again = "run `duovox repurpose` with another --out" if folder.name == "original" else "train this part again"
         raise TrainingError(f"{path} cannot be read ({error}); {again}") from None
 

@@ -139,6 +139,7 @@ def test_recurrent_networks_run_without_cudnn(kind: type[nn.RNNBase]) -> None:
     assert torch.backends.cudnn.enabled
 
 
+@pytest.mark.filterwarnings("ignore")  # tracing warns of what a recurrent layer checks
 def test_recurrent_programs_run_without_cudnn_too() -> None:
     """The guard stands around the call of the network, so a program that no hook sees has it as well."""
 

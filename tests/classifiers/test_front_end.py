@@ -9,68 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from other_mels import FINE, HTK, SOURCE, STUDIO, TARGETS, WHISPER, noise, sine, voice
 from torch import Tensor, nn
 
-from duovox.classifiers.front_end import (
-    MelFrontEnd,
-    Resampler,
-    SpectrumBridge,
-    WaveFrontEnd,
-    build_front_end,
-    hann_autocorrelation,
-    noise_bias,
-    resample,
+from duovox.classifiers.bridge import (
     target_filterbank,
-    window_change,
 )
+from duovox.classifiers.front_end import MelFrontEnd, WaveFrontEnd, build_front_end
 from duovox.config import MelConfig, MelInput, VocoderConfig, WaveInput
 from duovox.contracts import ConfigError, ShapeError
 from duovox.sound.audio import read_audio
 from duovox.sound.hearing import fit_length
 from duovox.sound.mel import LogMel
 from duovox.sound.vocoder.istft_net import ISTFTNet
-
-SOURCE = MelConfig()
-HTK = MelInput(
-    n_fft=512,
-    win_length=400,
-    hop_length=160,
-    n_mels=64,
-    fmin=20,
-    fmax=7600,
-    frames=101,
-    filters="htk",
-    filter_norm="none",
-    power=2,
-    floor=1e-6,
-    layout="BMT",
-)
-WHISPER = MelInput(
-    n_fft=400, win_length=400, hop_length=160, frames=100, power=2, log="log10", floor=1e-10, normalise="whisper", layout="BMT"
-)
-FINE = MelInput(n_fft=2048, win_length=800, hop_length=200, n_mels=64, frames=81, layout="BMT")
-TELEPHONE = MelInput(sample_rate=8000, n_fft=256, win_length=256, hop_length=80, n_mels=40, fmax=3400, frames=101, power=2, layout="BMT")
-STUDIO = MelInput(sample_rate=24000, n_fft=1024, win_length=1024, hop_length=256, n_mels=80, fmax=7500, frames=94, layout="BMT")
-TARGETS = {"htk": HTK, "whisper": replace(WHISPER, normalise="none", log="ln"), "fine": FINE, "telephone": TELEPHONE, "studio": STUDIO}
-
-
-def noise(clips: int, samples: int = 16000, seed: int = 0) -> Tensor:
-    return 0.1 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(seed))
-
-
-def sine(hertz: float, rate: int, samples: int) -> Tensor:
-    """Amplitude 1, (1, samples)."""
-    return torch.sin(2 * math.pi * hertz * torch.arange(samples, dtype=torch.float64) / rate).float()[None]
-
-
-def voice(samples: int = 16000) -> Tensor:
-    """Gliding harmonics with a formant, loud in the middle, over faint noise, (2, samples)."""
-    time = torch.arange(samples) / SOURCE.sample_rate
-    waves = []
-    for pitch in (110.0, 210.0):
-        phase = 2 * math.pi * torch.cumsum(pitch * (1 + 0.2 * time), 0) / SOURCE.sample_rate
-        waves.append(sum(torch.sin(k * phase) / (1 + ((k * pitch - 700) / 300) ** 2) for k in range(1, 20)) * 0.2)
-    return torch.stack(waves) * torch.sin(math.pi * time / time[-1]) ** 2 + 0.01 * noise(2, samples)
 
 
 class Steps(nn.Module):
@@ -84,9 +35,6 @@ class Steps(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         steps = self.drop(self.gain * log_mel).mean((1, 2)).repeat_interleave(self.mel.hop_length, dim=1)
         return steps[:, : self.mel.clip_samples]
-
-
-# Our own mel
 
 
 def test_our_own_mel_passes_unchanged() -> None:
@@ -123,20 +71,6 @@ def test_layouts(layout: str, shape: tuple[int, ...]) -> None:
         assert torch.equal(got.reshape(x.shape) if layout in ("B1MT", "BMT") else got.reshape(2, 101, 64).transpose(1, 2), x)
 
 
-# The exact way, from waves
-
-
-@pytest.mark.parametrize("scale", ["slaney", "htk"])
-@pytest.mark.parametrize("norm", ["slaney", "none"])
-def test_filters_equal_librosas(scale: str, norm: str) -> None:
-    librosa = pytest.importorskip("librosa", reason="librosa (extra test) is absent")
-    target = replace(HTK, filters=scale, filter_norm=norm, n_mels=40)
-    expected = librosa.filters.mel(
-        sr=16000, n_fft=512, n_mels=40, fmin=20, fmax=7600, htk=scale == "htk", norm=None if norm == "none" else norm
-    )
-    np.testing.assert_allclose(target_filterbank(target).numpy(), expected, atol=2e-6)
-
-
 @pytest.mark.parametrize("target", [HTK, replace(WHISPER, normalise="none"), FINE], ids=["htk", "whisper", "fine"])
 def test_from_wave_equals_librosa(target: MelInput) -> None:
     librosa = pytest.importorskip("librosa", reason="librosa (extra test) is absent")
@@ -169,9 +103,6 @@ def test_waves_of_any_length_give_the_frames() -> None:
     assert padded[..., 55:].amax() == pytest.approx(math.log(HTK.floor))
 
 
-# The bridge
-
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_white_noise_has_the_right_mean_in_every_channel(name: str) -> None:
     front, wave = MelFrontEnd(SOURCE, TARGETS[name]), noise(48)
@@ -198,74 +129,6 @@ def test_real_recordings_agree_and_no_channel_is_far_off(recordings: Path, name:
     bridged, exact = front(LogMel(SOURCE)(wave)), front.from_wave(wave)
     assert torch.corrcoef(torch.stack([bridged.flatten(), exact.flatten()]))[0, 1] > closest
     assert (bridged - exact).mean((0, 2)).abs().max() < 0.3
-
-
-def test_the_spread_spectrum_has_our_mel() -> None:
-    bridge, log_mel = SpectrumBridge(SOURCE, HTK), LogMel(SOURCE)(voice())[:, 0]
-    size = bridge.magnitudes(log_mel)
-    assert (size > 0).all()
-    assert (torch.log(bridge.bank @ size) - log_mel).abs().mean() < 0.1
-
-
-def test_window_change_of_equal_transforms_is_the_identity() -> None:
-    torch.testing.assert_close(window_change(SOURCE, MelInput()), torch.eye(513))
-
-
-@pytest.mark.parametrize("name", TARGETS)
-def test_window_change_keeps_a_white_spectrum_white(name: str) -> None:
-    target = TARGETS[name]
-    change = window_change(SOURCE, target)
-    energy = (target.win_length * target.sample_rate) / (SOURCE.win_length * SOURCE.sample_rate)  # sum of squares of a Hann window: 3/8 N
-    heard = torch.arange(change.shape[0]) * target.sample_rate / target.n_fft <= SOURCE.sample_rate / 2
-    torch.testing.assert_close(change.sum(1)[heard], torch.full((int(heard.sum()),), energy), rtol=1e-4, atol=0)
-    assert (change >= 0).all()
-    assert not change[~heard][1:].any()
-
-
-@pytest.mark.parametrize("n_fft", [1024, 400])
-def test_window_change_widens_a_tone_as_the_shorter_window_does(n_fft: int) -> None:
-    tone = sine(1000, 16000, 16384)
-    ours, theirs = (
-        torch.stft(tone, n, 256, size, torch.hann_window(size), return_complex=True).abs().square()[0, :, 10:-10].mean(1)
-        for n, size in ((1024, 1024), (n_fft, 400))
-    )
-    peak = n_fft // 16
-    near = slice(peak - n_fft // 400, peak + n_fft // 400 + 1)
-    changed = window_change(SOURCE, replace(HTK, n_fft=n_fft)) @ ours
-    torch.testing.assert_close(changed[near], theirs[near], rtol=0.05, atol=0)
-
-
-def test_hann_autocorrelation() -> None:
-    window = np.hanning(1001)
-    expected = np.correlate(window, window, "full")[1000:] / np.sum(window**2)
-    lags = torch.arange(1001, dtype=torch.float64)
-    np.testing.assert_allclose(hann_autocorrelation(lags / 1000).numpy(), expected, atol=1e-3)
-    assert hann_autocorrelation(torch.tensor([1.5])) == pytest.approx(0, abs=1e-6)
-
-
-def test_noise_bias_of_a_single_bin_is_that_of_the_exponential_distribution() -> None:
-    bank = torch.zeros(1, 201)
-    bank[0, 50] = 2.0
-    assert noise_bias(bank, 400, 400, 2).item() == pytest.approx(-0.577216, abs=1e-4)  # E[ln X], X exponential of mean 1
-    broad = torch.ones(1, 201)
-    assert noise_bias(broad, 400, 400, 1).item() == pytest.approx(math.log(math.pi / 4) / 2, abs=5e-3)
-
-
-def test_frames_are_interpolated_where_they_lie_in_time() -> None:
-    target = MelInput(hop_length=160, frames=101)
-    ramp = (torch.arange(64.0) * 256 / 16000 - 5).expand(1, 1, 80, 64)
-    expected = torch.arange(101.0) * 160 / 16000 - 5
-    torch.testing.assert_close(MelFrontEnd(SOURCE, target)(ramp), expected.expand(1, 1, 80, 101), atol=1e-5, rtol=0)
-
-
-def test_after_the_end_the_last_frame_is_held_and_then_there_is_silence() -> None:
-    front = MelFrontEnd(SOURCE, MelInput(frames=80))
-    out = front(torch.full((1, 1, 80, 64), -2.0))[0, 0, 0]
-    assert (out[:65] == -2).all()
-    assert out[65:].numpy() == pytest.approx(math.log(1e-5))
-    wave = nn.functional.pad(noise(1, 16128), (0, 6000))
-    assert (front.from_wave(wave)[0, 0, :, 65:] < -10).all()
-    assert (front.from_wave(wave)[0, 0, :, 64] > -10).any()
 
 
 @pytest.mark.parametrize("target", [HTK, WHISPER, replace(FINE, normalise="item"), replace(STUDIO, log="db"), MelInput(normalise="item")])
@@ -299,44 +162,6 @@ def test_a_clip_does_not_depend_on_its_neighbours() -> None:
 def test_nothing_is_stored() -> None:
     assert not MelFrontEnd(SOURCE, STUDIO).state_dict()
     assert set(WaveFrontEnd(SOURCE, WaveInput(8000), Steps(SOURCE)).state_dict()) == {"vocoder.gain"}
-
-
-# Resampling
-
-
-@pytest.mark.parametrize("new", [8000, 22050, 24000, 44100, 48000])
-def test_resampling_equals_soxrs(new: int) -> None:
-    import soxr
-
-    low = noise(1, 2000)  # white below 2 kHz
-    wave = torch.from_numpy(soxr.resample(low[0].double().numpy(), 4000, 16000, "VHQ"))[None].float() * 0.5
-    expected = torch.from_numpy(soxr.resample(wave[0].double().numpy(), 16000, new, "VHQ")).float()
-    got = resample(wave, 16000, new)[0]
-    assert got.shape[0] == math.ceil(wave.shape[1] * new / 16000)
-    middle = slice(new // 20, -new // 20)
-    error = got[: len(expected)][middle] - expected[: len(got)][middle]
-    assert 10 * torch.log10(expected[middle].square().mean() / error.square().mean()) > 50
-
-
-@pytest.mark.parametrize(("old", "new"), [(16000, 22050), (16000, 8000), (44100, 16000), (8000, 16000)])
-def test_a_resampled_sine_is_the_sine_of_the_new_rate(old: int, new: int) -> None:
-    got = resample(sine(1000, old, old // 2), old, new)
-    middle = slice(new // 20, -new // 20)
-    torch.testing.assert_close(got[:, middle], sine(1000, new, got.shape[1])[:, middle], atol=1e-3, rtol=0)
-
-
-def test_what_the_new_rate_cannot_hold_is_removed() -> None:
-    assert resample(sine(5000, 16000, 8000), 16000, 8000)[:, 200:-200].abs().max() < 1e-3
-
-
-def test_equal_rates_change_nothing_and_wild_ones_are_refused() -> None:
-    wave = noise(2, 100)
-    assert torch.equal(resample(wave, 22050, 22050), wave)
-    with pytest.raises(ConfigError, match="choose a sample rate"):
-        Resampler(16000, 15999)
-
-
-# Waveforms
 
 
 def test_a_wave_is_fitted_normalised_and_laid_out() -> None:
@@ -375,9 +200,6 @@ def test_gradients_through_the_neural_vocoder_are_finite() -> None:
     gradient = torch.autograd.grad((out * torch.linspace(-1, 1, 6000)).sum(), log_mel)[0]
     assert gradient.isfinite().all()
     assert gradient[-2].abs().sum() > 0
-
-
-# Which, and refusals
 
 
 def test_build_front_end() -> None:

@@ -90,6 +90,7 @@ def printed(capsys: pytest.CaptureFixture[str]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.usefixtures("anything_is_speech")
 def test_every_printed_command_works_as_it_stands(here: Path, capsys: pytest.CaptureFixture[str], conditioned: bool) -> None:
     out = str(here / "its run")
     given = ["repurpose", *common(), *WORDS, "--data", "my features", "--out", out, *["--conditioned"] * conditioned]

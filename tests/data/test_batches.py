@@ -11,6 +11,7 @@ from making import MEL, make_words
 
 from duovox.contracts import DataError
 from duovox.data import Batches, in_order, open_features, prepare
+from duovox.data.batches import balanced
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +62,14 @@ def test_batches_refuse_an_empty_split_or_batch(tmp_path: Path, folder: Path) ->
         list(in_order(features, "test", 4))
     with pytest.raises(DataError, match="batch size"):
         Batches(open_features(folder), "train", 0, seed=0)
+
+
+def test_balance_repeats_the_clips_of_rare_labels() -> None:
+    """8 clips of label 0, 2 of label 1, 4 of label 2: repeats 1, 4, 2 at full balance, their square roots at one half."""
+    labels = np.array([0] * 8 + [1] * 2 + [2] * 4)
+    indices = np.arange(14)
+    for balance, counts in ((0.0, [8, 2, 4]), (0.5, [8, 4, 4]), (1.0, [8, 8, 8])):
+        assert np.bincount(labels[balanced(indices, labels, balance)]).tolist() == counts
+    assert set(balanced(indices, labels, 1.0).tolist()) == set(range(14))
+    assert np.array_equal(balanced(indices[8:], labels, 1.0), [8, 8, 9, 9, 10, 11, 12, 13]), "only among the clips that are asked for"
+    assert np.bincount(balanced(indices, labels - 1, 1.0)).tolist() == [1] * 8 + [4] * 2 + [2] * 4, "no label counts as one"

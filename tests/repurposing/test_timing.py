@@ -13,6 +13,7 @@ from speaking import MEL, WORDS, Plain, fresh, no_export_fixture, snapshot
 from duovox.config import Recipe
 from duovox.repurposing import repurpose
 from duovox.repurposing.timing import Estimate
+from duovox.training.optim import Losses
 from duovox.training.subnet import SubnetTraining
 
 no_export = no_export_fixture
@@ -20,18 +21,19 @@ no_export = no_export_fixture
 
 @pytest.mark.usefixtures("no_export")
 def test_a_slow_step_is_measured(tiny_recipe: Recipe, tiny_features: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first one, slower still, does not count."""
-    real, steps = SubnetTraining.update, list[int]()
+    """The first one, slower still, does not count; of the whole, validations are a part."""
+    real, steps = SubnetTraining.loss, list[int]()
 
-    def slow(self: SubnetTraining, step: int, generator: torch.Generator) -> dict[str, float]:
+    def slow(self: SubnetTraining, step: int, generator: torch.Generator) -> Losses:
+        time.sleep(0.2 if steps else 3)
         steps.append(step)
-        time.sleep(2 if step == 0 else 0.3)
         return real(self, step, generator)
 
-    monkeypatch.setattr(SubnetTraining, "update", slow)
+    monkeypatch.setattr(SubnetTraining, "loss", slow)
     made = repurpose(fresh(Plain), WORDS, MEL, recipe=tiny_recipe)
     (estimate,) = made.estimate(tiny_features, "cpu")
-    assert steps == [0, 1, 2] and 0.3 < estimate.seconds < 2
+    assert len(steps) == 4 and 0.2 < estimate.seconds < 0.9
+    assert estimate.total > 4 * estimate.seconds
     assert (estimate.part, estimate.updates, estimate.device, estimate.batch) == ("subnet", 4, "cpu", 4)
 
 
@@ -55,4 +57,4 @@ def test_each_training_is_estimated_and_nothing_changes(tiny_recipe: Recipe, tin
     ],
 )
 def test_an_estimate_is_one_line(seconds: float, updates: int, says: str) -> None:
-    assert says in str(Estimate("subnet", seconds, updates, "cpu", 64))
+    assert says in str(Estimate("subnet", seconds, seconds * updates, updates, "cpu", 64))

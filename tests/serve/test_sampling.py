@@ -7,12 +7,14 @@ import dataclasses
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from serving import generate, serving
 from starlette.testclient import TestClient
 
+import duovox
 from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.config import SampleConfig
@@ -21,6 +23,7 @@ from duovox.serve.sampling import SETTINGS, changed, describe, differing, plain
 from duovox.serve.schemas import GenerateRequest
 from duovox.serve.settings import FEWEST_STEPS, MOST
 
+SHIPPED = Path(duovox.__file__).parent / "bundles" / "sc06"
 FIELDS = [field.name for field in dataclasses.fields(SampleConfig)]
 
 
@@ -33,6 +36,11 @@ def voice(tiny_bundle: Bundle) -> Duovox:
 def client(voice: Duovox) -> Iterator[TestClient]:
     with serving(voice) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Duovox:
+    return Duovox.from_pretrained()
 
 
 def other(name: str, default: Any) -> Any:
@@ -139,3 +147,13 @@ def test_the_interval_is_short_for_two_settings() -> None:
 def test_every_sampler_has_a_number_of_steps_to_start_from() -> None:
     (sampler,) = (setting for setting in SETTINGS if setting.name == "sampler")
     assert list(FEWEST_STEPS) == sampler.choices
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason="no bundle sc06 in the package")
+@pytest.mark.parametrize("sampler", FEWEST_STEPS)
+def test_the_shipped_bundle_speaks_with_the_fewest_steps(shipped: Duovox, sampler: str) -> None:
+    """And not with half of them."""
+    wanted = [(label, seed) for seed, label in enumerate(shipped.labels[:3])]
+    few = FEWEST_STEPS[sampler]
+    assert [clip.fault for clip in shipped.generate_batch(wanted, shipped.settings(sampler=sampler, steps=few))] == [""] * 3
+    assert all(clip.fault for clip in shipped.generate_batch(wanted, shipped.settings(sampler=sampler, steps=few // 2)))

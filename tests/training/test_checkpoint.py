@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from duovox import files
 from duovox.contracts import OutputError, TrainingError
 from duovox.files import write_tensors
-from duovox.training import checkpoint
 from duovox.training.checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 
 
@@ -56,7 +56,7 @@ def test_a_failure_in_the_middle_of_writing_leaves_the_old_file(tmp_path: Path, 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", full)
+        patch.setattr(files.os, "fsync", full)
         with pytest.raises(OutputError, match=r"cannot write .*w\.safetensors: No space left on device"):
             write_tensors(path, {"a": torch.zeros(3)}, {})
     assert path.read_bytes() == before
@@ -68,7 +68,7 @@ def test_no_temporary_file_is_left_behind(tmp_path: Path, monkeypatch: pytest.Mo
     def interrupt(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(checkpoint.os, "replace", interrupt)
+    monkeypatch.setattr(files.os, "replace", interrupt)
     with pytest.raises(error):
         write_tensors(tmp_path / "w.safetensors", {"a": torch.ones(3)}, {})
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,8 @@ from duovox.config import MelScale, Recipe, TrainConfig
 from duovox.contracts import DataError
 from duovox.data import Features, open_features
 from duovox.sound.mel import fit_scale
-from duovox.training.classifier import REPORT_SIGMAS, ClassifierTraining, accuracy_by_sigma, shift_frames
+from duovox.training.augment import random_gain, shift_frames, stretch_mel
+from duovox.training.classifier import REPORT_SIGMAS, ClassifierTraining, accuracy_by_sigma
 from duovox.training.optim import update
 from duovox.training.schedule import step_generator
 
@@ -146,3 +147,19 @@ def test_validation_and_weights_are_of_the_average(tiny_recipe: Recipe, features
     assert trainee.validate() == before
     assert all(value.isfinite().all() for value in trainee.weights().values())
     assert trainee.weights().keys() == trainee.network.state_dict().keys()
+
+
+# augmentation
+
+
+def test_only_what_the_recipe_asks_for_changes_the_clips(tiny_recipe: Recipe, features: Features, scale: MelScale) -> None:
+    log_mel = torch.randn(4, 1, 6, 5)
+
+    def augmented(**settings: float) -> Tensor:
+        train = dataclasses.replace(tiny_recipe.train_classifier, **settings)  # type: ignore[arg-type]
+        trainee = ClassifierTraining(dataclasses.replace(tiny_recipe, train_classifier=train), features, scale, CPU, None)
+        return trainee.augmented(log_mel, step_generator(0, 0, CPU))
+
+    assert torch.equal(augmented(), log_mel)
+    assert torch.equal(augmented(gain_db=6.0), random_gain(log_mel, 6.0, step_generator(0, 0, CPU)))
+    assert torch.equal(augmented(stretch_mel=0.1), stretch_mel(log_mel, 0.1, step_generator(0, 0, CPU)))

@@ -44,9 +44,9 @@ def run(recipe: Recipe, updates: int) -> tuple[VocoderTraining, list[dict[str, f
 
 def test_losses_come_in_three_stages_and_are_finite(recipe: Recipe) -> None:
     _, losses = run(recipe, 6)
-    assert set(losses[0]) == {"pitch"}
-    assert set(losses[2]) == {"mel", "spectrum", "pitch"}
-    assert set(losses[4]) == {"mel", "spectrum", "pitch", "discriminators", "adversarial", "features"}
+    assert set(losses[0]) == {"pitch", "gradient_norm"}
+    assert set(losses[2]) == {"mel", "spectrum", "pitch", "gradient_norm"}
+    assert set(losses[4]) == {"mel", "spectrum", "pitch", "discriminators", "adversarial", "features", "gradient_norm"}
     assert all(math.isfinite(value) for step in losses for value in step.values())
 
 
@@ -76,7 +76,7 @@ def test_teaching_the_generator_leaves_the_discriminators_alone(recipe: Recipe) 
     before = {name: value.clone() for name, value in training.discriminators.state_dict().items()}
     real, fake = torch.randn(2, 2, 2048, generator=torch.Generator().manual_seed(0)).unbind()
     losses = training.adversarial(real, fake.requires_grad_())
-    training.step("generator", losses["adversarial"] + losses["features"])
+    training.updater.step(losses["adversarial"] + losses["features"])
     assert all(torch.equal(value, before[name]) for name, value in training.discriminators.state_dict().items())
     assert fake.grad is not None
 

@@ -28,14 +28,15 @@ class Batches:
     """Endless full batches of one split in random order: `at(step)` depends on (seed, step) alone, so a resumed run needs no state.
 
     Every epoch is a permutation drawn from (seed, epoch); batches run on from one epoch into the next.
+    With `balance` above 0 a clip of a rarer label comes several times an epoch (see `balanced`).
     Raises `DataError` for a split without clips or a batch size below 1.
     """
 
-    def __init__(self, features: Features, split: str, batch: int, seed: int) -> None:
+    def __init__(self, features: Features, split: str, batch: int, seed: int, balance: float = 0.0) -> None:
         if batch < 1:
             raise DataError(f"the batch size must be at least 1, not {batch}")
         self._features, self._batch, self._seed = features, batch, seed
-        self._indices = _filled(features, split)
+        self._indices = balanced(_filled(features, split), features.label, balance)
 
     def at(self, step: int) -> Batch:
         """The batch of one step (from 0)."""
@@ -47,6 +48,17 @@ class Batches:
         epochs, positions = np.divmod(np.arange(step * self._batch, (step + 1) * self._batch), count)
         picked = [_permutation(count, self._seed, int(epoch))[position] for epoch, position in zip(epochs, positions, strict=True)]
         return self._indices[picked]
+
+
+def balanced(indices: NDArray[np.int64], labels: NDArray[np.int64], balance: float) -> NDArray[np.int64]:
+    """Each clip of `indices` (N,) repeated round((n / m)^balance) times, where m clips have its label and n that of the commonest: 0
+    leaves all as they are, 1 makes all labels about as common. `labels` holds the label of every clip."""
+    if balance == 0:
+        return indices
+    own = labels[indices] - labels[indices].min()  # no label counts as one
+    counts = np.bincount(own)
+    repeats = np.maximum(1, np.rint((counts.max() / counts[own]) ** balance)).astype(np.int64)
+    return np.repeat(indices, repeats)
 
 
 def in_order(features: Features, split: str, batch: int, limit: int | None = None) -> Iterator[Batch]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -11,44 +10,36 @@ from duovox.classifiers.copies import copy_network
 from duovox.classifiers.external import ExternalClassifier
 from duovox.config import Recipe
 from duovox.data import Features
-from duovox.runs import scale_of_data
+from duovox.runs import Part, scale_of_data
 from duovox.training.classifier import ClassifierTraining
-from duovox.training.fit import duration
-from duovox.training.optim import update
-from duovox.training.schedule import step_generator
+from duovox.training.fit import duration, measure
 from duovox.training.subnet import SubnetTraining
-
-TIMED = 2
-"""Updates that are timed, after one that pays for what is done once."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long the training of a part takes on this machine: seconds an update, measured, and how many updates there are."""
+    """How long the training of a part takes on this machine: seconds an update and in all (validations included), and how many updates."""
 
     part: str
     seconds: float
+    total: float
     updates: int
     device: str
     batch: int
 
     def __str__(self) -> str:
-        whole = duration(self.seconds * self.updates)
+        whole = duration(self.total)
         return f"{self.part}: about {self.seconds:.2g} s a step ({self.device}, batch {self.batch}), {whole} for {self.updates:,} steps"
 
 
 @torch.random.fork_rng(devices=[])
 def estimate(
-    part: str, recipe: Recipe, classifier: ExternalClassifier, features: Features, device: torch.device, autocast: torch.dtype | None
+    part: Part, recipe: Recipe, classifier: ExternalClassifier, features: Features, device: torch.device, autocast: torch.dtype | None
 ) -> Estimate:
     """Time a few updates of a part's training, on a copy of the classifier."""
     settings, trainee = getattr(recipe, f"train_{part}"), _trainee(part, recipe, classifier, features, device, autocast)
-    seconds = []
-    for step in range(1 + TIMED):
-        started = time.perf_counter()
-        update(trainee, step, step_generator(settings.seed, step, device))
-        seconds.append(time.perf_counter() - started)
-    return Estimate(part, sum(seconds[1:]) / TIMED, settings.updates, device.type, settings.batch)
+    cost = measure(trainee, recipe, part, 0.0, device, validates=len(features.indices("validation")) > 0)
+    return Estimate(part, cost.update, cost.of(settings), settings.updates, device.type, settings.batch)
 
 
 def _trainee(

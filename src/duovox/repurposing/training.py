@@ -23,7 +23,7 @@ from duovox.devices import DeviceName, Precision, choose_autocast, choose_device
 from duovox.files import differences, write_tensors, write_whole
 from duovox.repurposing.table import cost, layers_table
 from duovox.repurposing.timing import Estimate, estimate
-from duovox.runs import features_for, read_weights, recipe_of_part, scale_of_data
+from duovox.runs import Part, features_for, read_weights, recipe_of_part, scale_of_data
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.start import start_training
 from duovox.voice import Duovox
@@ -49,7 +49,7 @@ class Repurposed:
         return tuple(tap.name for tap in self.recipe.external.taps)
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def parts(self) -> tuple[Part, ...]:
         """What is trained, in order."""
         return ("classifier", "subnet") if self.classifier.config.conditioned else ("subnet",)
 

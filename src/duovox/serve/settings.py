@@ -17,8 +17,8 @@ MAX_CLIPS = 16
 MOST = {"steps": 100, "gamma": 20.0}
 """The most that one request may ask for of a setting of sampling; of others, what `SampleConfig` takes."""
 
-FEWEST_STEPS = {"heun": 8, "dpmpp_2m": 6, "euler_maruyama": 12}
-"""Steps from which on a sampler gives words rather than noise (docs/serve.md has the figures); the page's slider starts there."""
+FEWEST_STEPS = {"heun": 7, "dpmpp_2m": 6, "euler_maruyama": 10}
+"""Steps from which on no clip of a sampler ran off to noise (docs/serve.md has the figures); the page's slider starts there."""
 
 MAX_JSON_BYTES = 16 * 2**10
 """The largest JSON body; also what the frame of a multipart body may add to its file."""

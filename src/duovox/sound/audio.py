@@ -166,8 +166,10 @@ def read_header(file: BinaryIO) -> Header:
 
 
 def _unreadable(error: Exception) -> UnreadableError:
-    """The reason in a libsndfile error, without the file handle it starts with."""
+    """The reason in a libsndfile error, without the file handle it starts with. Of MP3 files with nothing in them it says that the
+    file, which is in memory, does not exist."""
     words = str(getattr(error, "error_string", error)).rstrip(".")
+    words = "nothing in it can be decoded" if words.startswith("File does not exist") else words
     return UnreadableError(f"is not sound that can be read ({words}); readable are {', '.join(READABLE)}")
 
 

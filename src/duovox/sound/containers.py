@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 
+from duovox.sound.mpeg import with_all_frames
+
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")
 _FLAC_TOTAL = slice(18, 26)  # of the file: sample rate, channels and bits (28 bits), then the number of frames (36 bits)
 
@@ -18,7 +20,7 @@ def mended(content: bytes) -> bytes:
     if _is_flac(content):
         total = int.from_bytes(content[_FLAC_TOTAL], "big") >> 36 << 36  # 0 frames: unknown
         return content[: _FLAC_TOTAL.start] + total.to_bytes(8, "big") + content[_FLAC_TOTAL.stop :]
-    return content
+    return with_all_frames(content) if content.startswith((b"ID3", b"\xff")) else content
 
 
 def claimed_frames(content: bytes) -> int:

@@ -18,18 +18,12 @@ from duovox.diffusion.noise import add_noise, training_sigma
 from duovox.model import build_classifier
 from duovox.networks.layout import to_channels_last
 from duovox.sound.mel import scale_mel
+from duovox.training.augment import random_gain, shift_frames, stretch_mel
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
 
 REPORT_SIGMAS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Noise levels of the accuracy table; 0 means clean (the smallest sigma the model knows)."""
-
-
-def shift_frames(mel: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Shift each item of mel (B, 1, M, T) by its own -most..most frames; the edge frame fills the gap."""
-    offsets = torch.randint(-most, most + 1, (mel.shape[0], 1), generator=generator, device=mel.device)
-    index = (torch.arange(mel.shape[3], device=mel.device)[None] + offsets).clamp(0, mel.shape[3] - 1)
-    return mel.gather(3, index[:, None, None, :].expand_as(mel))
 
 
 class ClassifierTraining:
@@ -54,7 +48,7 @@ class ClassifierTraining:
         if network is None:
             to_channels_last(self.network)
         self.average = averaged(self.network, self.train.ema_decay)
-        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed, self.train.balance)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
         self.updater = Updater(self.network, adamw(self.network, self.train), self.train.clip_norm, self.average)
         self.optimizers: dict[str, Optimizer] = {"adamw": self.updater.optimizer}
@@ -62,7 +56,7 @@ class ClassifierTraining:
     def loss(self, step: int, generator: torch.Generator) -> Losses:
         """Cross-entropy of batch `step`, noised, and the share that the network gets right."""
         batch = self.batches.at(step)
-        clean = scale_mel(batch.log_mel.to(self.device), self.scale)
+        clean = scale_mel(self.augmented(batch.log_mel.to(self.device), generator), self.scale)
         if self.train.shift_frames:
             clean = shift_frames(clean, self.train.shift_frames, generator)
         sigma = training_sigma(clean.shape[0], self.noise, generator)
@@ -72,6 +66,14 @@ class ClassifierTraining:
             logits = self.network(noised, sigma)
         loss = nn.functional.cross_entropy(logits, label, label_smoothing=self.train.label_smoothing)
         return Losses(loss, {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()})
+
+    def augmented(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
+        """Log-mels at another level and of another vocal tract, where the recipe asks for it."""
+        if self.train.gain_db:
+            log_mel = random_gain(log_mel, self.train.gain_db, generator)
+        if self.train.stretch_mel:
+            log_mel = stretch_mel(log_mel, self.train.stretch_mel, generator)
+        return log_mel
 
     def validate(self) -> dict[str, float]:
         """Accuracy of the averaged classifier at three noise levels."""

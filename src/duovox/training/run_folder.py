@@ -17,6 +17,7 @@ from torch import nn
 
 from duovox.contracts import OutputError, TrainingError
 from duovox.files import claimed, differences, remove_leftovers, write_tensors, write_whole
+from duovox.runs import settled
 from duovox.training.checkpoint import Progress, load_checkpoint, read_header, save_checkpoint
 from duovox.training.display import say
 from duovox.training.optim import Trainee
@@ -59,7 +60,7 @@ class RunFolder:
 
     def _compare(self, before: dict[str, Any]) -> None:
         """Refuse to resume when the part, the recipe or the data differ, naming the first setting that does."""
-        old_facts, facts = ({name: value for name, value in each.items() if name not in TOLD} for each in (before, self.facts))
+        old_facts, facts = (settled({name: value for name, value in each.items() if name not in TOLD}) for each in (before, self.facts))
         for path, old, new in differences(old_facts, facts):
             raise TrainingError(f"{self.folder} was started with {path} = {old!r}, now it is {new!r}; use the old one or another --out")
 

@@ -19,7 +19,7 @@ from duovox.model import ScoreModel, build_model
 from duovox.networks.base import TappedClassifier
 from duovox.networks.layout import to_channels_last
 from duovox.sound.mel import scale_mel
-from duovox.training.classifier import shift_frames
+from duovox.training.augment import shift_frames
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
 

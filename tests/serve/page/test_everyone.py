@@ -35,7 +35,8 @@ def test_the_keyboard_is_enough(page: Any) -> None:
 def test_everything_has_a_name_for_a_screen_reader(page: Any) -> None:
     hasten(page)
     press(page, "one")
-    code = "all => all.filter(e => !(e.ariaLabel || e.innerText || [...(e.labels ?? [])].some(l => l.innerText))).map(e => e.outerHTML)"
+    named = "e.ariaLabel || e.innerText || [...(e.labels ?? [])].some(l => l.textContent.trim())"
+    code = f"all => all.filter(e => !({named})).map(e => e.outerHTML)"
     assert page.locator("button:visible, input, select, a").evaluate_all(code) == []
     assert "one" in (page.locator("#spoken canvas").get_attribute("aria-label") or "")
     assert page.locator("h1").count() == 1

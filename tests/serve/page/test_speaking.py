@@ -174,6 +174,26 @@ def test_anything_has_no_label(page: Any) -> None:
     assert press(page, "anything")["clips"][0]["label"] is None
 
 
+def test_the_words_are_grouped_by_language(page: Any) -> None:
+    """The model of the package has none; here the server says that it has."""
+    languages = {"zero": "en", "one": "en", "two": "de", "three": "de"}
+    page.route("**/v1/model", lambda route: route.fulfill(json=route.fetch().json() | {"languages": languages}))
+    page.reload()
+    page.wait_for_selector("body.ready")
+    groups = page.locator("#words").get_by_role("group")
+    assert [group.get_by_role("button").all_text_contents() for group in groups.all()] == [["zero", "one"], ["two", "three"]]
+    for name in ("English", "German"):
+        expect(page.locator("#words").get_by_role("group", name=name)).to_have_count(1)
+    assert page.locator("#words > button").all_text_contents() == ["four", "five", "anything"]
+    assert page.locator("#compare-label optgroup").evaluate_all("all => all.map(one => [one.label, one.children.length])") == [
+        ["English", 2],
+        ["German", 2],
+    ]
+    hasten(page)
+    press(page, "three")
+    expect(page.locator("#words .chosen")).to_have_text("three")
+
+
 def test_what_is_copied_and_downloaded(page: Any) -> None:
     hasten(page)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

@@ -33,12 +33,11 @@ function wordGroup({ language, labels }, press) {
   if (language === null) return buttons;
   const name = document.createElement("p");
   name.className = "language";
-  name.id = `words-${language}`;
   name.textContent = language;
   const group = document.createElement("div");
   group.className = "words";
   group.setAttribute("role", "group");
-  group.setAttribute("aria-labelledby", name.id);
+  group.setAttribute("aria-label", language);
   group.append(...buttons);
   const whole = document.createElement("div");
   whole.className = "language-group";
