@@ -11,7 +11,7 @@ FREE, GUIDED = "unconditional", "gamma 3"
 def verdicts_of_table1(found: dict[str, Any]) -> list[list[str]]:
     """For each of the four claims the verdicts of its comparisons, from the JSON beside the page."""
 
-    def values(system: str, condition: str, metric: str) -> list[float]:
+    def values(system: str, condition: str, metric: str) -> list[float | None]:
         wanted = [r for r in found["results"] if (r["system"], r["condition"]) == (system, condition)]
         return [row[metric] for result in wanted for row in result["rows"]]
 
@@ -43,10 +43,10 @@ def verdicts_of_table1(found: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def compared(ours: list[float], theirs: list[float], sign: int) -> tuple[float, float | None, float]:
-    """By how much ours is better, the spread (None with one set of seeds, or no value), and what still counts as a match."""
+def compared(ours: list[float | None], theirs: list[float | None], sign: int) -> tuple[float, float | None, float]:
+    """By how much ours is better, the spread (None with one set of seeds, or too few clips for a figure), and what counts as a match."""
     assert ours and theirs
-    if None in (*ours, *theirs):  # a metric that needs more clips than there are
+    if None in (*ours, *theirs):
         return 0.0, None, 0.0
     spread = max(max(each) - min(each) for each in (ours, theirs)) if min(len(ours), len(theirs)) > 1 else None
     return sign * (mean(ours) - mean(theirs)), spread, 0.1 * abs(mean(theirs))

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from subprocess import PIPE
 
@@ -17,6 +18,20 @@ import pytest
 from duovox.config import Recipe, write_recipe
 from duovox.training.checkpoint import read_header
 from duovox.training.stops import SIGNALS, stop_requests
+
+
+def as_from_a_terminal() -> None:
+    """Nothing is ignored, as it is in what a shell runs in the background."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -31,15 +46,12 @@ def test_signals_are_noted_inside_and_handled_as_before_outside(number: int) -> 
 
 def test_a_signal_that_was_ignored_stays_ignored() -> None:
     """As under `nohup`: the terminal may go, the training stays."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with stop_requests() as stop_requested:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert not stop_requested()
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert stop_requested()
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stop_requests() as stop_requested:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop_requested()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop_requested()
 
 
 @pytest.fixture
@@ -61,7 +73,8 @@ def wait_for_ten_steps(process: subprocess.Popen[str], run: Path) -> None:
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_stops_the_command_cleanly(number: int, command: list[str], tmp_path: Path) -> None:
-    process, run = subprocess.Popen(command, cwd=tmp_path, stdout=PIPE, stderr=PIPE, text=True), tmp_path / "runs" / "classifier"
+    run, streams = tmp_path / "runs" / "classifier", {"stdout": PIPE, "stderr": PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, preexec_fn=as_from_a_terminal, **streams)  # type: ignore[call-overload]
     wait_for_ten_steps(process, run)
     process.send_signal(number)
     output, errors = process.communicate(timeout=240)
@@ -75,7 +88,8 @@ def test_a_signal_stops_the_command_cleanly(number: int, command: list[str], tmp
 def test_a_terminal_that_closes_stops_a_training_as_cleanly(command: list[str], tmp_path: Path) -> None:
     """Nothing can be written to it any more, least of all the bar."""
     (ours, theirs), run = pty.openpty(), tmp_path / "runs" / "classifier"
-    process = subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, text=True)
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, preexec_fn=as_from_a_terminal, **streams)  # type: ignore[call-overload]
     os.close(theirs)
     wait_for_ten_steps(process, run)
     os.close(ours)
