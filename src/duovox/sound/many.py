@@ -1,6 +1,7 @@
 """Many sound files at once, by as many processes as there are cores: takes paths, gives what `audio.read_excerpt` gives, in order.
 
-The processes are spawned and load neither torch nor the program that called: a script without `if __name__ == "__main__"` may use this.
+The processes are spawned and load neither torch nor the program that called: a script without `if __name__ == "__main__"` may use
+this. Each has its share of the files and a pipe of its own, so that one that is killed is noticed at once and blocks nobody.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import signal
 import sys
 import threading
 import types
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from queue import Queue
 
 from duovox.contracts import AudioError
 from duovox.sound.audio import read_excerpt
@@ -25,8 +26,8 @@ from duovox.sound.hearing import Excerpt
 FEWEST = 100
 """Files that make another process worth its start."""
 
-_TASK = 32  # files
-_AHEAD = 3  # tasks for each process that may wait or be done already: more would fill the memory of a slow reader
+_TASK = 32  # files that are decoded and sent together
+_AHEAD = 8  # tasks of a process that may wait to be taken: more would fill the memory where the taker is slow
 
 Result = Excerpt | AudioError
 
@@ -49,24 +50,59 @@ def read_excerpts(paths: Sequence[Path], rate: int, samples: int, workers: int |
 
 
 def _by_processes(tasks: Sequence[Sequence[Path]], rate: int, samples: int, workers: int) -> Iterator[Result]:
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_settle)
-    running: deque[Future[list[Result]]] = deque()
+    """Task n is done by process n modulo `workers`."""
+    started: list[tuple[SpawnProcess, Connection]] = []
     try:
-        for task in tasks:
-            with _without_main():  # a submission may start a process
-                running.append(pool.submit(_read_all, task, rate, samples))
-            if len(running) >= _AHEAD * workers:
-                yield from running.popleft().result()
-        while running:
-            yield from running.popleft().result()
-    except BrokenProcessPool:
-        raise AudioError("a process that decoded sound files was killed; free some memory, or use one worker (--workers 1)") from None
+        for number in range(workers):
+            started.append(_start(tasks[number::workers], rate, samples))
+        for number in range(len(tasks)):
+            yield from _received(started[number % workers][1])
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process, _ in started:
+            process.terminate()
+        for process, results in started:
+            process.join()
+            results.close()
 
 
-def _read_all(paths: Sequence[Path], rate: int, samples: int) -> list[Result]:
-    return [_read(path, rate, samples) for path in paths]
+def _start(tasks: Sequence[Sequence[Path]], rate: int, samples: int) -> tuple[SpawnProcess, Connection]:
+    """A process that does these tasks, and where its results come out."""
+    context = multiprocessing.get_context("spawn")
+    results, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(sender, tasks, rate, samples), daemon=True)
+    with _without_main():
+        process.start()
+    sender.close()  # the process alone holds it now: its end is the pipe's end
+    return process, results
+
+
+def _received(results: Connection) -> list[Result]:
+    try:
+        done: list[Result] = results.recv()
+    except (EOFError, OSError):
+        raise AudioError("a process that decoded sound files was killed; free some memory, or use one worker (--workers 1)") from None
+    return done
+
+
+def _work(sender: Connection, tasks: Sequence[Sequence[Path]], rate: int, samples: int) -> None:
+    """In a process of its own: decode, while another thread sends what is done. Interruptions are for the parent to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ready: Queue[list[Result] | None] = Queue(_AHEAD)
+    thread = threading.Thread(target=_send, args=(sender, ready))
+    thread.start()
+    for task in tasks:
+        ready.put([_read(path, rate, samples) for path in task])
+    ready.put(None)
+    thread.join()
+
+
+def _send(sender: Connection, ready: Queue[list[Result] | None]) -> None:
+    """Send until there is nothing more; end the process where nobody takes it any longer, because the parent is gone."""
+    try:
+        while (results := ready.get()) is not None:
+            sender.send(results)
+    except OSError:
+        os._exit(1)
 
 
 def _read(path: Path, rate: int, samples: int) -> Result:
@@ -74,19 +110,6 @@ def _read(path: Path, rate: int, samples: int) -> Result:
         return read_excerpt(path, rate, samples)
     except AudioError as error:
         return error
-
-
-def _settle() -> None:
-    """In a process that decodes: leave interruptions to its parent, and end with it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 @contextmanager
