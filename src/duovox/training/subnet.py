@@ -55,7 +55,7 @@ class SubnetTraining:
         for ours in (self.model.score_network, *[self.model.classifier] * (recipe.external is None)):
             to_channels_last(ours)
         self.average = averaged(self.model.score_network, self.train.ema_decay)
-        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed, self.train.balance)
         self.modules: dict[str, nn.Module] = {"subnet": self.model.score_network, "average": self.average}
         optimizer = adamw(self.model.score_network, self.train, second=0.99)
         self.updater = Updater(self.model.score_network, optimizer, self.train.clip_norm, self.average)

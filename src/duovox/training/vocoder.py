@@ -85,8 +85,8 @@ class VocoderTraining:
         self.updater = Updater(self.generator, self.optimizers["generator"], clip, self.ema)
         self.against = Updater(self.discriminators, self.optimizers["discriminators"], clip)
         self.log_mel, self.spectral_loss = LogMel(self.mel).to(device), SpectralLoss()
-        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
-        self.pitch_batches = Batches(features, "train", PITCH_BATCH * self.train.batch, self.train.seed)
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed, self.train.balance)
+        self.pitch_batches = Batches(features, "train", PITCH_BATCH * self.train.batch, self.train.seed, self.train.balance)
         self.validation_waves = validation_waves(features).to(device)
 
     def optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
