@@ -1,8 +1,9 @@
 """The bundle: one folder that holds everything a speaking classifier needs, and refuses everything that is not one.
 
 Takes finished runs from `training`; gives a checked `Bundle` to `duovox`. Files: `config.json`, `model.safetensors`
-(classifier and subnet), `vocoder.safetensors` (if there is a neural vocoder), `README.md` (the model card). No pickle. Where the
-classifier is someone else's and comes as a program, its file lies beside them; opening that runs it, so it asks for trust.
+(classifier and subnet), `student.safetensors` and `vocoder.safetensors` (if there are such), `README.md` (the model card). No
+pickle. Where the classifier is someone else's and comes as a program, its file lies beside them; opening that runs it, so it asks
+for trust.
 """
 
 from __future__ import annotations
@@ -24,23 +25,25 @@ from torch import Tensor, nn
 
 from duovox.classifiers.copies import copy_network
 from duovox.classifiers.loading import rebuild_network
-from duovox.config import Calibration, MelConfig, MelScale, Recipe, check_labels, check_languages, from_dict, to_dict, to_json
+from duovox.config import Calibration, MelConfig, MelScale, Recipe, Schooling, check_labels, check_languages, from_dict, to_dict, to_json
 from duovox.contracts import BundleError, ConfigError, DuovoxError, OutputError
 from duovox.model import ScoreModel, build_classifier, build_external, build_model
+from duovox.networks.base import TappedClassifier
 from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.student import Student, build_student
 from duovox.text import read_text
 
 FORMAT = 2
 READABLE_FORMATS = (1, 2)
 CODE_FILES = {"export": "network.pt2", "torchscript": "network.torchscript"}
 """The file that holds the program of someone else's classifier, by `ExternalConfig.source`."""
-FILES = ("config.json", "model.safetensors", "vocoder.safetensors", "README.md", *CODE_FILES.values())
+FILES = ("config.json", "model.safetensors", "student.safetensors", "vocoder.safetensors", "README.md", *CODE_FILES.values())
 
 
 @dataclass(frozen=True)
 class BundleConfig:
     """What `config.json` holds: the recipe and mel scale in full, labels, origin of the weights, scores, file digests; and the language
-    (a code such as `de`) of each label that has one."""
+    (a code such as `de`) of each label that has one; `schooling` says what the student was taught, if there is one."""
 
     format: int
     labels: tuple[str, ...]
@@ -52,6 +55,7 @@ class BundleConfig:
     digests: dict[str, str] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
     languages: dict[str, str] = field(default_factory=dict)
+    schooling: Schooling | None = None
 
     def __post_init__(self) -> None:
         check_labels("labels", self.labels)
@@ -74,6 +78,7 @@ class Bundle:
     model: ScoreModel
     vocoder: ISTFTNet | None
     card: str = ""
+    student: Student | None = None
 
     def __post_init__(self) -> None:
         if self.vocoder is not None:
@@ -97,7 +102,8 @@ def read_bundle(folder: str | Path, *, network: nn.Module | None = None, trust_c
     vocoder = None
     if "vocoder.safetensors" in config.digests:
         vocoder = _read_vocoder(folder, config)
-    return Bundle(config, model.eval().requires_grad_(False), vocoder, _read_card(folder))
+    student = None if config.schooling is None else _read_student(folder, config, config.schooling, model.classifier.network)
+    return Bundle(config, model.eval().requires_grad_(False), vocoder, _read_card(folder), student)
 
 
 def _empty_model(folder: Path, config: BundleConfig, network: nn.Module | None, trust_code: bool) -> ScoreModel:
@@ -145,6 +151,18 @@ def _read_vocoder(folder: Path, config: BundleConfig) -> ISTFTNet:
     vocoder = ISTFTNet(config.recipe.vocoder, mel)
     _fill({"vocoder": vocoder}, tensors, path)
     return vocoder.eval().requires_grad_(False)
+
+
+def _read_student(folder: Path, config: BundleConfig, schooling: Schooling, classifier: TappedClassifier) -> Student:
+    """The student, which shares the model's classifier."""
+    try:
+        student = build_student(config.recipe, classifier, len(config.labels), schooling)
+    except ConfigError as error:
+        raise BundleError(f"{folder / 'config.json'} cannot be read: {error}") from None
+    tensors, _ = _read_tensors(folder, "student.safetensors", config)
+    _fill({"student": student.network}, tensors, folder / "student.safetensors")
+    student.model.classifier.freeze()
+    return student.eval().requires_grad_(False)
 
 
 def _read_card(folder: Path) -> str:
@@ -218,10 +236,15 @@ def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Bun
         files[CODE_FILES[external.source]] = classifier.program
     if bundle.vocoder is not None:
         files["vocoder.safetensors"] = _tensor_bytes({"vocoder": bundle.vocoder}, {"mel": to_json(bundle.vocoder.mel)})
+    if bundle.student is not None:
+        files["student.safetensors"] = _tensor_bytes({"student": bundle.student.network}, {})
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     settings = to_dict(bundle.config) | {"format": FORMAT, "digests": digests}
     if not bundle.config.languages:
-        del settings["languages"]  # so that who knows no languages can read it
+        del settings["languages"]  # so that who knows no languages can read it, and no students
+    if bundle.student is None:
+        settings.pop("schooling", None)
+        del settings["recipe"]["student"], settings["recipe"]["train_student"]
     files["config.json"] = (json.dumps(settings, indent=2) + "\n").encode()
     files["README.md"] = bundle.card.encode()
     _write_folder(folder, files)

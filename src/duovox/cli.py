@@ -17,7 +17,7 @@ from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
 from duovox.commands.serving import serve
 from duovox.commands.speaking import classify, generate
-from duovox.commands.training import bundle, calibrate, train
+from duovox.commands.training import bundle, calibrate, solve, train
 from duovox.contracts import DuovoxError
 from duovox.text import printable
 
@@ -29,6 +29,7 @@ app.command(generate)
 app.command(classify)
 app.command(data_app, name="data")
 app.command(train)
+app.command(solve)
 app.command(evaluate)
 app.command(experiment)
 app.command(judge)

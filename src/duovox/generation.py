@@ -152,6 +152,9 @@ def deciding_facts(
     recipe = {name: value for name, value in to_dict(config.recipe).items() if name in _DECIDING}
     parts: list[Any] = [_fingerprint(model), fingerprint(own) if own is not None else "", config.digests]
     parts += [recipe, to_dict(config.mel_scale), to_dict(config.calibration)]
+    if settings.sampler == "student":
+        student = voice.choose_student(settings)
+        parts += [fingerprint(student.network), to_dict(student.config), to_dict(student.schooling)]
     return {
         "format": FORMAT,
         "model": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),

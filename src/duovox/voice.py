@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundle
 from duovox.calibration import Level, calibrate
 from duovox.config import SampleConfig
-from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError
+from duovox.contracts import NO_LABEL, BundleError, ConfigError, Denoiser, GenerationError
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
-from duovox.diffusion.sampling import Callback, sample
+from duovox.diffusion.sampling import Callback, sample, sample_jumps
 from duovox.guides import LabelGuide
 from duovox.labels import resolve
 from duovox.model import Conditioned
@@ -31,6 +31,7 @@ from duovox.sound.audio import as_sound, is_file, read_excerpt
 from duovox.sound.hearing import hear
 from duovox.sound.mel import LogMel, unscale_mel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
+from duovox.student import Student, Taught
 
 VocoderName = Literal["neural", "griffin_lim"]
 
@@ -90,7 +91,7 @@ class Duovox:
     def to(self, device: str | torch.device) -> Duovox:
         """Move every network to a device."""
         self.device = torch.device(device)
-        for module in (self.bundle.model, self.bundle.vocoder, self._log_mel, self._griffin_lim):
+        for module in (self.bundle.model, self.bundle.vocoder, self.bundle.student, self._log_mel, self._griffin_lim):
             if module is not None:
                 module.to(self.device)
         return self
@@ -181,19 +182,28 @@ class Duovox:
     ) -> Tensor:
         """Scaled mels (B, 1, M, T), one per seed, of one label for all or one for each; unchecked, as the sampler leaves them."""
         mel, noise = self.config.recipe.mel, self.config.recipe.noise
+        shape = (1, mel.n_mels, mel.frames)
+        if settings.sampler == "student":
+            student = self.choose_student(settings)
+            taught = Taught(student, self._numbers(label, len(seeds)), settings.gamma)
+            return sample_jumps(taught, seeds, shape, student.levels(settings.steps), callback, self.device)
         denoiser = self._denoiser(label, len(seeds), settings)
-        return sample(denoiser, seeds, (1, mel.n_mels, mel.frames), settings, noise, callback, self.device)
+        return sample(denoiser, seeds, shape, settings, noise, callback, self.device)
+
+    def choose_student(self, settings: SampleConfig) -> Student:
+        """The bundle's student, which must know the settings. Raises `BundleError` where there is none, `GenerationError`."""
+        if self.bundle.student is None:
+            raise BundleError("this bundle has no student; train one (`duovox solve`, `duovox train student`), or take another sampler")
+        self.bundle.student.check(settings)
+        return self.bundle.student
 
     def _denoiser(self, label: str | Sequence[str] | None, count: int, settings: SampleConfig) -> Denoiser:
-        model, noise = self.bundle.model, self.config.recipe.noise
-        if label is None:
-            return model
-        names = [label] * count if isinstance(label, str) else label
-        numbers = torch.tensor([self.labels.index(name) for name in names], device=self.device)
-        guide = LabelGuide(model.classifier, numbers, settings.guide_at, noise.sigma_min, self.config.calibration)
-        low, high = settings.guidance_low, settings.guidance_high
-        schedule = GuidanceSchedule(settings.gamma, low, high, settings.schedule, noise.sigma_data)
-        return ClassifierGuidance(Conditioned(model, numbers), ((guide, schedule),))
+        return self.bundle.model if label is None else guided(self.bundle, self._numbers(label, count), settings)
+
+    def _numbers(self, label: str | Sequence[str] | None, count: int) -> Tensor:
+        """The numbers (B,) of the labels, `NO_LABEL` for none."""
+        names = [label] * count if label is None or isinstance(label, str) else label
+        return torch.tensor([NO_LABEL if name is None else self.labels.index(name) for name in names], device=self.device)
 
     @torch.no_grad()
     def _render(
@@ -256,6 +266,18 @@ class Duovox:
         if seed < 0 or seed + n > 2**63:
             raise GenerationError(f"a seed must lie between 0 and 2^63, not {seed}")
         return meant
+
+
+def guided(bundle: Bundle, numbers: Tensor, settings: SampleConfig, gamma: Tensor | None = None) -> Denoiser:
+    """A bundle's model guided towards labels, given by their numbers (B,), as `settings` say; `gamma` (B,) takes the place of theirs.
+
+    Where the number is `NO_LABEL`, gamma must be 0.
+    """
+    model, noise = bundle.model, bundle.config.recipe.noise
+    guide = LabelGuide(model.classifier, numbers.clamp(min=0), settings.guide_at, noise.sigma_min, bundle.config.calibration)
+    strength = settings.gamma if gamma is None else gamma
+    schedule = GuidanceSchedule(strength, settings.guidance_low, settings.guidance_high, settings.schedule, noise.sigma_data)
+    return ClassifierGuidance(Conditioned(model, numbers), ((guide, schedule),))
 
 
 MAX_LOG_MEL = 6.0

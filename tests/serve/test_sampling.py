@@ -146,7 +146,7 @@ def test_the_interval_is_short_for_two_settings() -> None:
 
 def test_every_sampler_has_a_number_of_steps_to_start_from() -> None:
     (sampler,) = (setting for setting in SETTINGS if setting.name == "sampler")
-    assert list(FEWEST_STEPS) == sampler.choices
+    assert [*FEWEST_STEPS, "student"] == sampler.choices, "a student says itself what it was taught"
 
 
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="no bundle sc06 in the package")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from duovox import __version__
 from duovox.config import SampleConfig
 from duovox.serve.pictures import picture
-from duovox.serve.sampling import Change, describe, differing, ends, plain
+from duovox.serve.sampling import Change, Setting, describe, differing, ends, plain
 from duovox.serve.schemas import (
     ClassifyReply,
     ClipReply,
@@ -40,21 +40,21 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
 
     bundle, mel = voice.bundle, voice.config.recipe.mel
     own = voice.config.recipe.sample
-    settings = describe(own)
-    parts = (bundle.model.classifier.network, bundle.model.score_network, bundle.vocoder)
-    classifier, subnet, vocoder = (0 if part is None else parameters(part) for part in parts)
+    settings = _offered(describe(own), voice)
+    parts = (bundle.model.classifier.network, bundle.model.score_network, bundle.vocoder, bundle.student and bundle.student.network)
+    classifier, subnet, vocoder, student = (0 if part is None else parameters(part) for part in parts)
     return ModelReply(
         name=config.name,
         labels=list(voice.labels),
         languages=voice.config.languages,
         digest=voice.config.digest,
-        parameters=Parameters(classifier=classifier, subnet=subnet, vocoder=vocoder),
+        parameters=Parameters(classifier=classifier, subnet=subnet, vocoder=vocoder, student=student),
         rate=mel.sample_rate,
         seconds=mel.clip_samples / mel.sample_rate,
         mel=MelShape(rows=mel.n_mels, columns=mel.frames, low_hz=mel.fmin, high_hz=mel.fmax),
         defaults=settings_reply(own, voice.choose_vocoder(None)),
         settings=settings,
-        fewest_steps=FEWEST_STEPS | {own.sampler: min(own.steps, FEWEST_STEPS.get(own.sampler, own.steps))},
+        fewest_steps=_fewest_steps(voice),
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
         samplers=next(setting.choices or [] for setting in settings if setting.name == "sampler"),
         limits=Limits(
@@ -66,6 +66,20 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         ),
         version=__version__,
     )
+
+
+def _offered(settings: list[Setting], voice: Duovox) -> list[Setting]:
+    """The settings with those choices alone that the voice has: no student, where its bundle holds none."""
+    without = set() if voice.bundle.student is not None else {"student"}
+    kept = {setting.name: [choice for choice in setting.choices or () if choice not in without] for setting in settings}
+    return [setting.model_copy(update={"choices": kept[setting.name] or None}) for setting in settings]
+
+
+def _fewest_steps(voice: Duovox) -> dict[str, int]:
+    """The fewest steps of each sampler with which it speaks: those of the bundle's own settings do, and those a student was taught."""
+    own, student = voice.config.recipe.sample, voice.bundle.student
+    fewest = FEWEST_STEPS | ({} if student is None else {"student": student.evaluations[0]})
+    return fewest | {own.sampler: min(own.steps, fewest.get(own.sampler, own.steps))}
 
 
 def generate_reply(spoken: list[Spoken], wanted: GenerateRequest, task: Speak, voice: Duovox, bundle: str) -> GenerateReply:

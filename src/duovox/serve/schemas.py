@@ -102,6 +102,7 @@ class Parameters(BaseModel):
     classifier: int
     subnet: int
     vocoder: int
+    student: int
 
 
 class MelShape(BaseModel):

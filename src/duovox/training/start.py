@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from duovox.bundle import locate, read_bundle
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import MelScale, Recipe, TrainConfig, to_dict
 from duovox.contracts import TrainingError
@@ -40,6 +41,8 @@ from duovox.training.judge import JudgeTraining
 from duovox.training.loop import Outcome, train
 from duovox.training.optim import Trainee
 from duovox.training.run_folder import recorded_facts
+from duovox.training.solutions import open_solutions
+from duovox.training.student import StudentTraining
 from duovox.training.subnet import SubnetTraining
 from duovox.training.vocoder import VocoderTraining
 
@@ -61,8 +64,12 @@ def start_training(
     tensorboard: bool = False,
     network: nn.Module | None = None,
     on: Path | None = None,
+    teacher: str | Path | None = None,
 ) -> Outcome:
     """Train one part of a recipe on a feature folder into `<out>/<part>/`; seconds for `time_budget`.
+
+    A student is trained on a folder of solutions of the bundle `teacher`, whose recipe takes the place of the given one but for the
+    student's own settings.
 
     `updates` takes the place of the recipe's; with `fit` a new run whose schedule is longer than the time budget gets one that it can
     finish. A run that is resumed keeps the schedule that it was started with. `init` gives weights to start from (see `init.read_init`),
@@ -71,9 +78,13 @@ def start_training(
     (`ExternalConfig.source` "object"). Raises `DataError` for unfit features, `TrainingError` as `loop.train` does, when a part it builds
     on is missing, and for weights that cannot be started from.
     """
-    chosen, features = choose_device(device), features_for(recipe, data)
-    job = _job(part, recipe, features, out, on, network, chosen, choose_autocast(precision, chosen))
-    before, timed = recorded_facts(out / part) if resume else {}, time.monotonic()
+    chosen = choose_device(device)
+    autocast, before, timed = choose_autocast(precision, chosen), recorded_facts(out / part) if resume else {}, time.monotonic()
+    if part == "student":
+        job = _student_job(recipe, data, teacher, before, chosen, autocast)
+    else:
+        job = _job(part, recipe, features_for(recipe, data), out, on, network, chosen, autocast)
+    recipe = job.recipe
     kept = _kept(before, job, updates, out / part) if before else _schedule(job, updates, time_budget if fit and not start else math.inf)
     timed = time.monotonic() - timed
     shaped = fitted(recipe, part, updates_of(kept, recipe, part))
@@ -85,7 +96,7 @@ def start_training(
         out / part,
         getattr(shaped, f"train_{part}"),
         recipe_of_part(recipe, part),
-        job.features.digest,
+        job.digest,
         chosen,
         resume=resume,
         time_budget=time_budget - timed,
@@ -105,14 +116,11 @@ class _Job:
 
     part: Part
     recipe: Recipe
-    features: Features
+    digest: str
+    validates: bool
     device: torch.device
     facts: dict[str, Any]
     make: Callable[[Recipe], Trainee]
-
-    @property
-    def validates(self) -> bool:
-        return len(self.features.indices("validation")) > 0
 
 
 def _job(
@@ -144,7 +152,31 @@ def _job(
             return SubnetTraining(recipe, features, scale, classifier, device, autocast)
         return (VocoderTraining if part == "vocoder" else JudgeTraining)(recipe, features, device, autocast)
 
-    return _Job(part, recipe, features, device, facts, make)
+    return _Job(part, recipe, features.digest, len(features.indices("validation")) > 0, device, facts, make)
+
+
+def _student_job(
+    recipe: Recipe, data: Path, teacher: str | Path | None, before: dict[str, Any], device: torch.device, autocast: torch.dtype | None
+) -> _Job:
+    """A run that was begun stays with the solutions it was begun with, though there may be more by now."""
+    if teacher is None:
+        raise TrainingError("a student needs its teacher; name the bundle that made the solutions with --teacher")
+    taught, solutions = read_bundle(locate(teacher)), open_solutions(data, before.get("shards"))
+    whole = replace(taught.config.recipe, student=recipe.student, train_student=recipe.train_student)
+    facts = {
+        "labels": list(solutions.labels),
+        "mel_scale": to_dict(taught.config.mel_scale),
+        "clips": len(solutions.numbers("train")),
+        "shards": solutions.shards,
+        "classifier": solutions.facts["classifier"],
+        "teacher": taught.config.digest,
+        "schooling": to_dict(solutions.schooling),
+    }
+
+    def make(recipe: Recipe) -> Trainee:
+        return StudentTraining(recipe, solutions, taught, device, autocast)
+
+    return _Job("student", whole, solutions.digest, len(solutions.numbers("validation")) > 0, device, facts, make)
 
 
 def _schedule(job: _Job, updates: int | None, budget: float) -> dict[str, Any]:
@@ -179,7 +211,7 @@ def _begin(trainee: Trainee, job: _Job, init: str | Path | None, start: int, upd
         raise TrainingError(f"--start {start} needs --init, and must lie between 0 and {updates}, the updates of the schedule")
     if init is None:
         return {}
-    taken = take_over(trainee, read_init(init, job.part), tuple(job.features.labels), job.recipe.mel)
+    taken = take_over(trainee, read_init(init, job.part), tuple(job.facts["labels"]), job.recipe.mel)
     say(in_words(job.part, taken))
     if start:
         start_average_at(trainee, start)
