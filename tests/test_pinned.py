@@ -22,7 +22,19 @@ from numpy.typing import NDArray
 from duovox import Duovox
 
 FOLDER = Path(__file__).parent / "pinned"
-COMMANDS = ("generate", "classify", "data prepare", "data fetch", "train", "bundle", "calibrate", "taps", "repurpose", "evaluate")
+COMMANDS = (
+    "generate",
+    "classify",
+    "data prepare",
+    "data fetch",
+    "data respeak",
+    "train",
+    "bundle",
+    "calibrate",
+    "taps",
+    "repurpose",
+    "evaluate",
+)
 COMMANDS += ("experiment", "judge", "inspect", "serve", "solve", "")
 CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "three, the first settings": ("three", {"steps": 4}),

@@ -12,7 +12,7 @@ import sys
 import tyro
 
 from duovox import __version__
-from duovox.commands.data import fetch, prepare
+from duovox.commands.data import fetch, prepare, respeak
 from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
 from duovox.commands.serving import serve
@@ -25,6 +25,7 @@ app = tyro.extras.SubcommandApp()
 data_app = tyro.extras.SubcommandApp()
 data_app.command(fetch)
 data_app.command(prepare)
+data_app.command(respeak)
 app.command(generate)
 app.command(classify)
 app.command(data_app, name="data")
