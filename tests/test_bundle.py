@@ -397,7 +397,7 @@ def test_a_name_is_a_bundle_in_the_package(bundle_folder: Path, tmp_path: Path, 
     package = tmp_path / "package"
     (package / "bundles").mkdir(parents=True)
     (package / "bundles" / "other").symlink_to(bundle_folder)
-    monkeypatch.setattr(locating, "__file__", str(package / "bundle" / "locating.py"))
+    monkeypatch.setattr(locating, "BUNDLES", package / "bundles")
     (tmp_path / "other").mkdir()
     (tmp_path / "third").mkdir()
     monkeypatch.chdir(tmp_path)

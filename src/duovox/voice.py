@@ -27,6 +27,7 @@ from duovox.labels import resolve
 from duovox.model import Conditioned
 from duovox.networks.encoder import log_probabilities
 from duovox.runs import features_for
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.audio import as_sound, is_file, read_excerpt
 from duovox.sound.hearing import hear
 from duovox.sound.mel import LogMel, unscale_mel
@@ -76,7 +77,9 @@ class Duovox:
         self.device = torch.device("cpu")
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = "sc06", *, classifier: nn.Module | None = None, trust_code: bool = False) -> Duovox:
+    def from_pretrained(
+        cls, source: str | Path = DEFAULT_BUNDLE, *, classifier: nn.Module | None = None, trust_code: bool = False
+    ) -> Duovox:
         """Open a bundle: the name of one inside the package, a folder, or a hub id `owner/name` (needs `duovox[hub]`).
 
         A bundle of someone else's classifier may need code to rebuild it: `trust_code` runs what it names, `classifier` gives the

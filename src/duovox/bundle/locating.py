@@ -6,6 +6,7 @@ from pathlib import Path
 
 from duovox.bundle.contents import FILES
 from duovox.contracts import BundleError
+from duovox.shipped import BUNDLES
 
 
 def locate(source: str | Path) -> Path:
@@ -13,10 +14,9 @@ def locate(source: str | Path) -> Path:
 
     A name in the package comes first, so that the default bundle does not depend on where one stands; `./name` is the folder.
     """
-    packaged = Path(__file__).parents[1] / "bundles"
-    names = sorted(p.name for p in packaged.iterdir() if p.is_dir()) if packaged.is_dir() else []
+    names = sorted(p.name for p in BUNDLES.iterdir() if p.is_dir()) if BUNDLES.is_dir() else []
     if source in names:
-        return packaged / source
+        return BUNDLES / source
     if Path(source).is_dir():
         return Path(source)
     if isinstance(source, str) and source.count("/") == 1 and not source.startswith((".", "/")):

@@ -10,6 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from duovox.config import read_recipe
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
 SHOWN = 10
@@ -87,7 +88,7 @@ def respeak(
     source: Positional[Path],
     /,
     out: Path,
-    bundle: str = "sc06",
+    bundle: str = DEFAULT_BUNDLE,
     sigma: float = 0.5,
     clips: int | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",

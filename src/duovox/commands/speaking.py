@@ -14,6 +14,7 @@ from duovox.commands.options import Sampling, SamplingOptions, refuse_existing
 from duovox.config import to_dict
 from duovox.contracts import DuovoxError, OutputError
 from duovox.files import safe_name, write_whole
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def generate(
     seed: int = 0,
     sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
     vocoder: Literal["neural", "griffin_lim"] | None = None,
-    bundle: str = "sc06",
+    bundle: str = DEFAULT_BUNDLE,
     trust_code: bool = False,
     format: AudioFormat = "wav",
     spectrogram: bool = False,
@@ -135,7 +136,7 @@ def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: b
 def classify(
     sounds: Positional[tuple[Path, ...]],
     /,
-    bundle: str = "sc06",
+    bundle: str = DEFAULT_BUNDLE,
     trust_code: bool = False,
     as_json: Annotated[bool, arg(name="json")] = False,
     device: Literal["auto", "cpu", "cuda"] = "cpu",

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from duovox.commands.options import parse_seconds
 from duovox.config import SolutionConfig, read_recipe
 from duovox.contracts import DuovoxError
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import read_text
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def train(
 
 
 def solve(
-    teacher: Positional[str] = "sc06",
+    teacher: Positional[str] = DEFAULT_BUNDLE,
     /,
     *,
     out: Path,

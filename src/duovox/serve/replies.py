@@ -27,6 +27,7 @@ from duovox.serve.schemas import (
 )
 from duovox.serve.settings import FEWEST_STEPS, MAX_CLIPS, MOST, ServeConfig
 from duovox.serve.tasks import Speak, Spoken
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.audio import encode_audio
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle:
         words += _flag(name, value)
     words += ["--vocoder", wanted.vocoder] if wanted.vocoder else []
     words += ["--keep-faulty"] if wanted.keep_faulty else []
-    words += ["--bundle", bundle] if bundle != "sc06" else []
+    words += ["--bundle", bundle] if bundle != DEFAULT_BUNDLE else []
     words += ["--format", wanted.format] if wanted.format != "wav" else []
     return shlex.join(words)
 
@@ -157,7 +158,7 @@ def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: 
     given += [f"{name}={_literal(value)}" for name, value in changes.items()]
     given += [f"vocoder={wanted.vocoder!r}"] if wanted.vocoder else []
     given += ["keep_faulty=True"] if wanted.keep_faulty else []
-    source = repr(bundle) if bundle != "sc06" else ""
+    source = repr(bundle) if bundle != DEFAULT_BUNDLE else ""
     return f"from duovox import Duovox\n\nclips = Duovox.from_pretrained({source}).generate({', '.join(given)})\n"
 
 
