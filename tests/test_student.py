@@ -190,7 +190,7 @@ def test_what_a_base_cannot_be_completed_with(
     base, recipe = read_bundle(bundle_folder), dataclasses.replace(tiny_recipe, **TAUGHT)  # type: ignore[arg-type]
     with pytest.raises(BundleError, match="holds a classifier of its own; leave --base out"):
         completed(base, tiny_runs, recipe)
-    with pytest.raises(BundleError, match="holds no student and no vocoder"):
+    with pytest.raises(BundleError, match="holds no subnet, student or vocoder"):
         completed(base, tmp_path, recipe)
     mixed = Path(shutil.copytree(tiny_runs, tmp_path / "runs"))
     shutil.copytree(lesson / "student", mixed / "student")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -56,6 +57,12 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
     }[part]
     settings = to_dict(recipe)
     return settled({"name": recipe.name, **{name: settings[name] for name in needed}})
+
+
+def on_base(base: Recipe, recipe: Recipe) -> Recipe:
+    """The recipe of a bundle with the score model, the data it sees and its training from another recipe."""
+    ours = ("score_model", "subnet", "unet", "subnet_sees", "train_subnet")
+    return replace(base, **{name: getattr(recipe, name) for name in ours})
 
 
 def settled(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def train(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     tensorboard: bool = False,
-    on: Path | None = None,
+    on: str | None = None,
     teacher: str | None = None,
 ) -> None:
     """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>, the student its teacher and that one's
@@ -59,7 +59,8 @@ def train(
         device: Where to compute; auto takes CUDA where there is one.
         precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
         tensorboard: Also log for TensorBoard (extra `tensorboard`).
-        on: Run folder of the classifier that the subnet is trained on; <out>/classifier if left out.
+        on: What the subnet is trained on: the run folder of a classifier (<out>/classifier if left out), or a bundle (name, folder,
+            hub id). All but the subnet's own settings are then the bundle's, and words that it does not know have no label.
         teacher: The bundle (name, folder, hub id) that the student learns from; all but the student's own settings are its recipe's.
     """
     budget = parse_seconds(time_budget) if time_budget else math.inf
@@ -151,7 +152,7 @@ def bundle(
         card: A Markdown file that becomes the model card.
         scores: A JSON file of scores to keep in the bundle.
         vocoder: A bundle (name, folder, hub id) whose vocoder to use where the runs hold none.
-        base: A bundle (name, folder, hub id) that the student or the vocoder in the folder was trained for: all but those is taken from it.
+        base: A bundle (name, folder, hub id) that the subnet, student or vocoder in the folder was trained for: all else is taken from it.
         force: Replace a bundle that is there.
     """
     from duovox.assemble import assemble, completed

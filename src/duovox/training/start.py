@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from duovox.bundle import locate, read_bundle
+from duovox.bundle import Bundle, locate, read_bundle
 from duovox.classifiers.frozen import fingerprint
 from duovox.config import MelScale, Recipe, TrainConfig, to_dict
 from duovox.contracts import TrainingError
@@ -27,6 +27,7 @@ from duovox.runs import (
     classifier_folder,
     features_for,
     load_classifier,
+    on_base,
     read_weights,
     recipe_of_part,
     scale_of,
@@ -63,7 +64,7 @@ def start_training(
     precision: Precision = "auto",
     tensorboard: bool = False,
     network: nn.Module | None = None,
-    on: Path | None = None,
+    on: str | Path | None = None,
     teacher: str | Path | None = None,
 ) -> Outcome:
     """Train one part of a recipe on a feature folder into `<out>/<part>/`; seconds for `time_budget`.
@@ -74,7 +75,8 @@ def start_training(
     `updates` takes the place of the recipe's; with `fit` a new run whose schedule is longer than the time budget gets one that it can
     finish. A run that is resumed keeps the schedule that it was started with. `init` gives weights to start from (see `init.read_init`),
     `start` how many updates of the schedule to leave out, their batches and noise included. `on` is the run folder of the classifier that
-    a subnet is trained on, if it is not in `out`. `network` is someone else's, for a recipe with one that only its owner can give
+    a subnet is trained on, if it is not in `out`, or a bundle: then words that it does not know have no label, and all but the settings
+    of the subnet and its training are its recipe's. `network` is someone else's, for a recipe with one that only its owner can give
     (`ExternalConfig.source` "object"). Raises `DataError` for unfit features, `TrainingError` as `loop.train` does, when a part it builds
     on is missing, and for weights that cannot be started from.
     """
@@ -83,7 +85,9 @@ def start_training(
     if part == "student":
         job = _student_job(recipe, data, teacher, before, chosen, autocast)
     else:
-        job = _job(part, recipe, features_for(recipe, data), out, on, network, chosen, autocast)
+        base = None if part != "subnet" or on is None or (Path(on) / "weights.safetensors").is_file() else read_bundle(locate(on))
+        recipe = recipe if base is None else on_base(base.config.recipe, recipe)
+        job = _job(part, recipe, features_for(recipe, data), out, base or on, network, chosen, autocast)
     recipe = job.recipe
     kept = _kept(before, job, updates, out / part) if before else _schedule(job, updates, time_budget if fit and not start else math.inf)
     timed = time.monotonic() - timed
@@ -128,7 +132,7 @@ def _job(
     recipe: Recipe,
     features: Features,
     out: Path,
-    on: Path | None,
+    on: Bundle | str | Path | None,
     network: nn.Module | None,
     device: torch.device,
     autocast: torch.dtype | None,
@@ -137,12 +141,15 @@ def _job(
     facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
     facts |= {name: value for name, value in (("languages", dict(features.languages)), ("speakers", features.speaker_note)) if value}
     if part == "subnet":
-        folder = on or classifier_folder(out, recipe)
-        if recipe.subnet_sees.other_data:
-            scale, features = _seen_by(folder, features)
-            facts |= {"labels": list(features.labels), "mel_scale": to_dict(scale)}
-        classifier = load_classifier(folder, recipe, features, network, scale)
+        if isinstance(on, Bundle):
+            classifier, scale = on.model.classifier.network, on.config.mel_scale
+            features = relabelled(features, on.config.labels, unknown="unlabelled")
+        else:
+            folder = Path(on) if on else classifier_folder(out, recipe)
+            scale, features = _seen_by(folder, features) if recipe.subnet_sees.other_data else (scale, features)
+            classifier = load_classifier(folder, recipe, features, network, scale)
         features = restricted(features, recipe.subnet_sees.share, recipe.subnet_sees.labels)
+        facts |= {"labels": list(features.labels), "mel_scale": to_dict(scale)}
         facts |= {"clips": len(features.indices("train")), "classifier": fingerprint(classifier)}
 
     def make(recipe: Recipe) -> Trainee:
