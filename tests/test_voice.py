@@ -406,6 +406,11 @@ def test_noise_has_one_stream_per_seed() -> None:
     assert first[:2].mean().item() == pytest.approx(0, abs=0.06) and first[:2].std().item() == pytest.approx(1, abs=0.06)
 
 
+def test_a_voice_computes_channels_last(voice: Duovox) -> None:
+    weights = [p for p in voice.bundle.model.parameters() if p.ndim == 4]
+    assert weights and all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
+
+
 def test_moving_to_a_device_moves_everything(bundle_folder: Path) -> None:
     voice = Duovox.from_pretrained(bundle_folder)
     assert voice.to("cpu") is voice and voice.device == CPU

@@ -69,6 +69,7 @@ class Duovox:
     def __init__(self, bundle: Bundle) -> None:
         self.config: BundleConfig = bundle.config
         self.bundle = bundle
+        bundle.model.to_channels_last()
         mel = bundle.config.recipe.mel
         self._log_mel = LogMel(mel)
         self._griffin_lim = GriffinLim(mel)
