@@ -7,6 +7,7 @@ labels at once; `calibrate` fits how far the classifier is believed at each nois
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -18,8 +19,9 @@ from torch import Tensor, nn
 
 from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundle
 from duovox.calibration import Level, calibrate
-from duovox.config import SampleConfig
+from duovox.config import PRESETS, PresetName, SampleConfig
 from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError
+from duovox.devices import Precision, choose_autocast
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
 from duovox.diffusion.sampling import Callback, sample
 from duovox.guides import LabelGuide
@@ -88,9 +90,11 @@ class Duovox:
         """Write the bundle to a folder; returns its config. Raises `OutputError`."""
         return write_bundle(self.bundle, folder, force)
 
-    def to(self, device: str | torch.device) -> Duovox:
-        """Move every network to a device."""
+    def to(self, device: str | torch.device, precision: Precision = "fp32") -> Duovox:
+        """Move every network to a device. `precision` is what classifier and score network sample in: `auto` takes bf16 where the device
+        is fast at it, which gives other clips of the same seeds."""
         self.device = torch.device(device)
+        self.bundle.model.autocast = choose_autocast(precision, self.device)
         for module in (self.bundle.model, self.bundle.vocoder, self._log_mel, self._griffin_lim):
             if module is not None:
                 module.to(self.device)
@@ -140,8 +144,8 @@ class Duovox:
         """Generate `n` clips of `label` (see `resolve_label`; None: whatever comes), with seeds seed, seed + 1, ...
 
         A clip depends on its seed and settings alone, not on `n` or `batch`. `settings` are the bundle's own if left out; `changes` are
-        fields of `SampleConfig` by name in the place of theirs (gamma=2, steps=20, ...), or interval=(low, high). Raises `LabelError`,
-        `ConfigError`, and `GenerationError`, also for clips that ran off to noise, unless `keep_faulty`.
+        fields of `SampleConfig` by name in the place of theirs (preset="quality", gamma=2, steps=20, ...), or interval=(low, high).
+        Raises `LabelError`, `ConfigError`, and `GenerationError`, also for clips that ran off to noise, unless `keep_faulty`.
         """
         if batch < 1:
             raise GenerationError(f"the batch must be at least 1, not {batch}")
@@ -153,9 +157,29 @@ class Duovox:
             refuse_faulty(clips)
         return clips
 
+    @property
+    def precision(self) -> Precision:
+        """What it samples in."""
+        return "bf16" if self.bundle.model.autocast == torch.bfloat16 else "fp32"
+
     def settings(self, settings: SampleConfig | None = None, **changes: Any) -> SampleConfig:
         """`settings` (the bundle's own if left out) with `changes`, as `generate` takes them. Raises `ConfigError`."""
-        return (settings or self.config.recipe.sample).changed(changes)
+        chosen = (settings or self.config.recipe.sample).changed(changes)
+        self.check_preset(chosen)
+        return chosen
+
+    def presets(self) -> dict[PresetName, SampleConfig]:
+        """The presets that this bundle has the parts for, as settings in full."""
+        found: dict[PresetName, SampleConfig] = {}
+        for name in PRESETS:
+            with suppress(BundleError):
+                found[name] = self.settings(preset=name)
+        return found
+
+    def check_preset(self, settings: SampleConfig) -> None:
+        """Raise `BundleError` for settings that begin with a preset which needs a part that the bundle lacks."""
+        if settings.preset == "turbo":
+            raise BundleError("preset turbo needs a distilled student, and this bundle holds none; use preset balanced")
 
     def generate_batch(
         self,
@@ -173,7 +197,7 @@ class Duovox:
         named = [label for label in labels if label is not None]
         if named and len(named) < len(labels):
             raise GenerationError("a batch cannot mix clips with a label and clips without one")
-        chosen, settings = self.choose_vocoder(vocoder), settings or self.config.recipe.sample
+        chosen, settings = self.choose_vocoder(vocoder), self.settings(settings)
         mels = self.sample_mels(named or None, seeds, settings, callback)
         return self._render(mels, labels, seeds, settings, chosen)
 

@@ -65,6 +65,7 @@ def evaluate(
     cas: bool = False,
     batch: int = 8,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
     out: Path | None = None,
     force: bool = False,
 ) -> None:
@@ -91,6 +92,7 @@ def evaluate(
             many real ones, tested on the real test clips.
         batch: Clips made at once; changes speed and memory, not the clips.
         device: Where to compute.
+        precision: What a model samples in; auto takes bf16 where it is fast.
         out: Also write the report as <out>.json and <out>.md.
         force: Overwrite reports that exist.
     """
@@ -111,11 +113,12 @@ def evaluate(
     exam = CasConfig(device=str(place)) if cas else None
     scoring = Scoring(limit, seed, fid, measure, resamples, exam, "duovox " + shlex.join(sys.argv[1:]))
     if isinstance(system, Path):
-        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips})
+        lower = None if precision == "fp32" else precision
+        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips, "precision": lower})
         report = evaluate_folder(system, judge or PACKAGED_JUDGE, data, scoring, str(place))
     else:
         name = Path(what).resolve().name
-        report = evaluate_model(system.to(place), judge or PACKAGED_JUDGE, data, wanted, clips, scoring, name)
+        report = evaluate_model(system.to(place, precision), judge or PACKAGED_JUDGE, data, wanted, clips, scoring, name)
     for path, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
         write_whole(path, text.encode(), force=force, parents=True)
     print(report.to_markdown())

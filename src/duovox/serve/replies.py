@@ -54,6 +54,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         mel=MelShape(rows=mel.n_mels, columns=mel.frames, low_hz=mel.fmin, high_hz=mel.fmax),
         defaults=settings_reply(own, voice.choose_vocoder(None)),
         settings=settings,
+        presets={name: plain(begun) for name, begun in voice.presets().items()},
         fewest_steps=FEWEST_STEPS | {own.sampler: min(own.steps, FEWEST_STEPS.get(own.sampler, own.steps))},
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
         samplers=next(setting.choices or [] for setting in settings if setting.name == "sampler"),
