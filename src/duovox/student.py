@@ -76,7 +76,7 @@ class Student(nn.Module):
         if not low <= settings.gamma <= high:
             taught = f"gamma {low:g}" if low == high else f"a gamma between {low:g} and {high:g}"
             raise GenerationError(f"the student was taught {taught}, not {settings.gamma:g}; set gamma to that, or take another sampler")
-        fixed = replace(SampleConfig(), sampler=settings.sampler, steps=settings.steps, gamma=settings.gamma)
+        fixed = replace(SampleConfig(), preset=settings.preset, sampler=settings.sampler, steps=settings.steps, gamma=settings.gamma)
         if settings != fixed:
             raise GenerationError(
                 "a student has its guidance within it: leave out the interval, schedule and guide_at, or take another sampler"

@@ -7,6 +7,7 @@ labels at once; `calibrate` fits how far the classifier is believed at each nois
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -18,13 +19,14 @@ from torch import Tensor, nn
 
 from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundle
 from duovox.calibration import Level, calibrate
-from duovox.config import SampleConfig
+from duovox.config import PRESETS, PresetName, SampleConfig
 from duovox.contracts import NO_LABEL, BundleError, ConfigError, Denoiser, GenerationError
+from duovox.devices import Precision, choose_autocast
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
 from duovox.diffusion.sampling import Callback, sample, sample_jumps
 from duovox.guides import LabelGuide
 from duovox.labels import resolve
-from duovox.model import Conditioned
+from duovox.model import Conditioned, ScoreModel
 from duovox.networks.encoder import log_probabilities
 from duovox.runs import features_for
 from duovox.shipped import DEFAULT_BUNDLE
@@ -71,6 +73,8 @@ class Duovox:
     def __init__(self, bundle: Bundle) -> None:
         self.config: BundleConfig = bundle.config
         self.bundle = bundle
+        for model in self._models():
+            model.to_channels_last()
         mel = bundle.config.recipe.mel
         self._log_mel = LogMel(mel)
         self._griffin_lim = GriffinLim(mel)
@@ -91,13 +95,20 @@ class Duovox:
         """Write the bundle to a folder; returns its config. Raises `OutputError`."""
         return write_bundle(self.bundle, folder, force)
 
-    def to(self, device: str | torch.device) -> Duovox:
-        """Move every network to a device."""
+    def to(self, device: str | torch.device, precision: Precision = "fp32") -> Duovox:
+        """Move every network to a device. `precision` is what classifier and score network sample in: `auto` takes bf16 where the device
+        is fast at it, which gives other clips of the same seeds."""
         self.device = torch.device(device)
+        for model in self._models():
+            model.autocast = choose_autocast(precision, self.device)
         for module in (self.bundle.model, self.bundle.vocoder, self.bundle.student, self._log_mel, self._griffin_lim):
             if module is not None:
                 module.to(self.device)
         return self
+
+    def _models(self) -> list[ScoreModel]:
+        """The model, and the student's where there is one; they share the classifier."""
+        return [self.bundle.model, *([] if self.bundle.student is None else [self.bundle.student.model])]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -143,8 +154,8 @@ class Duovox:
         """Generate `n` clips of `label` (see `resolve_label`; None: whatever comes), with seeds seed, seed + 1, ...
 
         A clip depends on its seed and settings alone, not on `n` or `batch`. `settings` are the bundle's own if left out; `changes` are
-        fields of `SampleConfig` by name in the place of theirs (gamma=2, steps=20, ...), or interval=(low, high). Raises `LabelError`,
-        `ConfigError`, and `GenerationError`, also for clips that ran off to noise, unless `keep_faulty`.
+        fields of `SampleConfig` by name in the place of theirs (preset="quality", gamma=2, steps=20, ...), or interval=(low, high).
+        Raises `LabelError`, `ConfigError`, and `GenerationError`, also for clips that ran off to noise, unless `keep_faulty`.
         """
         if batch < 1:
             raise GenerationError(f"the batch must be at least 1, not {batch}")
@@ -156,9 +167,32 @@ class Duovox:
             refuse_faulty(clips)
         return clips
 
+    @property
+    def precision(self) -> Precision:
+        """What it samples in."""
+        return "bf16" if self.bundle.model.autocast == torch.bfloat16 else "fp32"
+
     def settings(self, settings: SampleConfig | None = None, **changes: Any) -> SampleConfig:
         """`settings` (the bundle's own if left out) with `changes`, as `generate` takes them. Raises `ConfigError`."""
-        return (settings or self.config.recipe.sample).changed(changes)
+        chosen = (settings or self.config.recipe.sample).changed(changes)
+        self.check_preset(chosen)
+        return chosen
+
+    def presets(self) -> dict[PresetName, SampleConfig]:
+        """The presets that this bundle has the parts for, as settings in full."""
+        found: dict[PresetName, SampleConfig] = {}
+        for name in PRESETS:
+            with suppress(BundleError, GenerationError):
+                found[name] = self.settings(preset=name)
+        return found
+
+    def check_preset(self, settings: SampleConfig) -> None:
+        """Raise `BundleError` for settings that need a student where the bundle has none, `GenerationError` for those that it was not
+        taught."""
+        if settings.preset == "turbo" and self.bundle.student is None:
+            raise BundleError("preset turbo needs a distilled student, and this bundle holds none; use preset balanced")
+        if settings.sampler == "student":
+            self.choose_student(settings)
 
     def generate_batch(
         self,
@@ -176,7 +210,7 @@ class Duovox:
         named = [label for label in labels if label is not None]
         if named and len(named) < len(labels):
             raise GenerationError("a batch cannot mix clips with a label and clips without one")
-        chosen, settings = self.choose_vocoder(vocoder), settings or self.config.recipe.sample
+        chosen, settings = self.choose_vocoder(vocoder), self.settings(settings)
         mels = self.sample_mels(named or None, seeds, settings, callback)
         return self._render(mels, labels, seeds, settings, chosen)
 

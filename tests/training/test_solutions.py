@@ -55,7 +55,7 @@ def test_the_paths_end_where_the_sampler_ends(voice: Duovox, tmp_path: Path) -> 
     assert batch.nodes.shape == (16, 6, 1, 16, 16)
     mel, noise = voice.config.recipe.mel, voice.config.recipe.noise
     for number in (0, 1, 3, 14):
-        settings = SampleConfig("dpmpp_2m", 5, batch.gamma[number].item())
+        settings = SampleConfig(sampler="dpmpp_2m", steps=5, gamma=batch.gamma[number].item())
         label = None if batch.label[number] == NO_LABEL else voice.labels[int(batch.label[number])]
         denoiser = voice._denoiser(label, 1, settings)
         ours = sample(denoiser, [700 + number], (1, mel.n_mels, mel.frames), settings, noise)

@@ -107,13 +107,12 @@ def respeak(
         device: Where to compute; auto takes CUDA where there is one.
         precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
     """
-    from duovox.devices import choose_autocast, choose_device
+    from duovox.devices import choose_device
     from duovox.respeaking import respeak as say_again
     from duovox.voice import Duovox
 
     chosen = choose_device(device)
-    voice = Duovox.from_pretrained(bundle).to(chosen)
-    voice.bundle.model.autocast = choose_autocast(precision, chosen)
+    voice = Duovox.from_pretrained(bundle).to(chosen, precision)
     made = say_again(voice, source, out, sigma, clips)
     print(f"{out}: {len(made.stems)} clips, {made.notes[-1]}")
 

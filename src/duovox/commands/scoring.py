@@ -66,6 +66,7 @@ def evaluate(
     cas: bool = False,
     batch: int = 8,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
     out: Path | None = None,
     force: bool = False,
 ) -> None:
@@ -92,6 +93,7 @@ def evaluate(
             many real ones, tested on the real test clips.
         batch: Clips made at once; changes speed and memory, not the clips.
         device: Where to compute.
+        precision: What a model samples in; auto takes bf16 where it is fast.
         out: Also write the report as <out>.json and <out>.md.
         force: Overwrite reports that exist.
     """
@@ -112,12 +114,14 @@ def evaluate(
     measure = load_quality(quality) if quality else None
     exam = CasConfig(device=str(place)) if cas else None
     scoring = Scoring(limit, seed, fid, measure, resamples, exam, "duovox " + shlex.join(sys.argv[1:]))
+    chosen = judge or packaged_judge(read_manifest(data).labels)
     if isinstance(system, Path):
-        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips})
-        report = evaluate_folder(system, judge or packaged_judge(read_manifest(data).labels), data, scoring, str(place))
+        lower = None if precision == "fp32" else precision
+        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips, "precision": lower})
+        report = evaluate_folder(system, chosen, data, scoring, str(place))
     else:
         name = Path(what).resolve().name
-        report = evaluate_model(system.to(place), judge or packaged_judge(read_manifest(data).labels), data, wanted, clips, scoring, name)
+        report = evaluate_model(system.to(place, precision), chosen, data, wanted, clips, scoring, name)
     for path, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
         write_whole(path, text.encode(), force=force, parents=True)
     print(report.to_markdown())

@@ -121,13 +121,12 @@ def solve(
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
     """
     budget, config = parse_seconds(time_budget) if time_budget else math.inf, SolutionConfig(unlabelled, steps, gammas)
-    from duovox.devices import choose_autocast, choose_device
+    from duovox.devices import choose_device
     from duovox.training.solutions import make_solutions
     from duovox.voice import Duovox
 
     chosen = choose_device(device)
-    voice = Duovox.from_pretrained(teacher, trust_code=trust_code).to(chosen)
-    voice.bundle.model.autocast = choose_autocast(precision, chosen)
+    voice = Duovox.from_pretrained(teacher, trust_code=trust_code).to(chosen, precision)
     there, wanted = make_solutions(voice, out, n, config, batch, budget)
     print(f"{out}: {there} of {wanted} solutions" + ("" if there == wanted else "; the same command goes on"))
 

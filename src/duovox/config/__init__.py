@@ -3,7 +3,7 @@
 A setting stands here once and nowhere else. Nothing here imports torch, so that `duovox --help` stays fast.
 """
 
-from duovox.config.diffusion import Calibration, NoiseConfig, SampleConfig, SamplerName, ScheduleName
+from duovox.config.diffusion import PRESETS, Calibration, NoiseConfig, PresetName, SampleConfig, SamplerName, ScheduleName
 from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
 from duovox.config.fields import check_labels, check_languages, from_dict, to_dict, to_json
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
@@ -13,6 +13,7 @@ from duovox.config.student import Schooling, SolutionConfig, StudentConfig
 from duovox.config.training import SeenConfig, TrainConfig, with_updates
 
 __all__ = [
+    "PRESETS",
     "Calibration",
     "EncoderConfig",
     "ExternalConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "MelInput",
     "MelScale",
     "NoiseConfig",
+    "PresetName",
     "Recipe",
     "SampleConfig",
     "SamplerName",

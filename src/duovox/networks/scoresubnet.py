@@ -141,7 +141,7 @@ class ScoreSubnet(ScoreNetwork):
         gradients: Sequence[Tensor | None] = taps.gradients or [None] * len(self.shapes)
         for index, (activation, gradient) in enumerate(zip(taps.activations, gradients, strict=True)):
             stage = self.shapes[index].stage
-            normal = rms_normalise(activation.contiguous()), None if gradient is None else rms_normalise(gradient.contiguous())
+            normal = rms_normalise(activation), None if gradient is None else rms_normalise(gradient)
             fused = self._onto_stage(self.fusions[index](*normal), index)
             merged[stage] = merged[stage] + fused if stage in merged else fused
         return merged

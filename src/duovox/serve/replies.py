@@ -55,6 +55,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         mel=MelShape(rows=mel.n_mels, columns=mel.frames, low_hz=mel.fmin, high_hz=mel.fmax),
         defaults=settings_reply(own, voice.choose_vocoder(None)),
         settings=settings,
+        presets={name: plain(begun) for name, begun in voice.presets().items()},
         fewest_steps=_fewest_steps(voice),
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
         samplers=next(setting.choices or [] for setting in settings if setting.name == "sampler"),
@@ -71,7 +72,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
 
 def _offered(settings: list[Setting], voice: Duovox) -> list[Setting]:
     """The settings with those choices alone that the voice has: no student, where its bundle holds none."""
-    without = set() if voice.bundle.student is not None else {"student"}
+    without = set() if voice.bundle.student is not None else {"student", "turbo"}
     kept = {setting.name: [choice for choice in setting.choices or () if choice not in without] for setting in settings}
     return [setting.model_copy(update={"choices": kept[setting.name] or None}) for setting in settings]
 
