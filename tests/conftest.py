@@ -12,6 +12,7 @@ os.environ.setdefault("PYTHONFAULTHANDLER", "1")  # commands that tests start sa
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -43,6 +44,10 @@ from duovox.sound.audio import write_audio
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.student import begin_as, build_student
 from duovox.training.start import start_training
+from duovox.voice import Duovox
+
+if TYPE_CHECKING:
+    from duovox.exporting.folder import Exported
 
 torch.set_num_threads(1)
 
@@ -234,3 +239,43 @@ def student_bundle(tiny_bundle: Bundle) -> Bundle:
     awaken(student.network)
     config = replace(tiny_bundle.config, recipe=recipe, schooling=schooling)
     return replace(tiny_bundle, config=config, student=student.eval().requires_grad_(False))
+
+
+@pytest.fixture(scope="session")
+def small_voice() -> Duovox:
+    """A voice of one stage, so that its graphs are few nodes: every kind of part, and clips that count as speech."""
+    recipe = Recipe(
+        "small",
+        mel=MelConfig(n_mels=16, frames=16, clip_samples=3840),
+        classifier=EncoderConfig(patch=4, widths=(8,), blocks=1, bottleneck_blocks=1, embedding=16, group_size=4),
+        subnet=SubnetConfig(widths=(8,), blocks=1, embedding=16, group_size=4, fusion="concat", gradient_taps="label"),
+        vocoder=VocoderConfig(width=16, hidden=32, blocks=1, pitch_width=8, refinements=1),
+        sample=SampleConfig(steps=3, gamma=0.3),
+    )
+    torch.manual_seed(1)
+    vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
+    awaken(vocoder)
+    model = awake_model(recipe).requires_grad_(False)
+    model.score_network.head[-1].weight.mul_(0.1)
+    model.classifier.network.head[-1].weight.mul_(0.3)
+    model.classifier.freeze()
+    config = BundleConfig(FORMAT, ("null", "one", "seven"), recipe, MelScale("standard", -5.0, 0.25), languages={"null": "de", "one": "en"})
+    return Duovox(Bundle(config, model, vocoder.eval().requires_grad_(False)))
+
+
+@pytest.fixture(scope="session")
+def exported(small_voice: Duovox) -> Exported:
+    """`small_voice` exported (half a minute)."""
+    from duovox.exporting.folder import export
+
+    return export(small_voice)
+
+
+@pytest.fixture(scope="session")
+def exported_folder(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `exported`. Copy it before changing it."""
+    from duovox.exporting.folder import write_exported
+
+    folder = tmp_path_factory.mktemp("exported") / "small"
+    write_exported(exported, folder)
+    return folder

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from duovox import files as module
 from duovox.bundle import Bundle, locate, locating, read_bundle, write_bundle
-from duovox.bundle import writing as module
 from duovox.config import Calibration
 from duovox.contracts import BundleError, ConfigError, OutputError
 from duovox.sound.vocoder.istft_net import ISTFTNet

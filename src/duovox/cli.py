@@ -13,6 +13,7 @@ import tyro
 
 from duovox import __version__
 from duovox.commands.data import fetch, prepare, respeak
+from duovox.commands.exporting import export
 from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
 from duovox.commands.serving import serve
@@ -39,6 +40,7 @@ app.command(bundle)
 app.command(taps)
 app.command(name="repurpose")(repurpose_classifier)
 app.command(calibrate)
+app.command(export)
 app.command(serve)
 
 

@@ -11,6 +11,8 @@ import glob
 import hashlib
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,6 +89,39 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
             temporary.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes], what: str) -> None:
+    """Write the files (names may hold slashes) into a folder beside its place, then put it there, whole or not at all; what was there
+    before stays until then. Raises `OutputError` that calls it `what`."""
+    work: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        (work / "new").mkdir()
+        for name, content in files.items():
+            place = work / "new" / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(content)
+        _swap(work / "new", folder, work / "old")
+    except OSError as error:
+        raise OutputError(f"cannot write {what} {folder}: {error.strerror or error}") from None
+    finally:
+        if work is not None:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _swap(new: Path, place: Path, aside: Path) -> None:
+    """Move `new` to `place` and what was there `aside`; move it back if that fails."""
+    if not place.exists():
+        os.replace(new, place)
+        return
+    os.replace(place, aside)
+    try:
+        os.replace(new, place)
+    except BaseException:
+        os.replace(aside, place)
+        raise
 
 
 @contextmanager

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundle
 from duovox.calibration import Level, calibrate
+from duovox.clip import MAX_LOG_MEL, Clip, Heard, VocoderName, check_request, fault_of, refuse_faulty
 from duovox.config import PRESETS, PresetName, SampleConfig
 from duovox.contracts import NO_LABEL, BundleError, ConfigError, Denoiser, GenerationError
 from duovox.devices import Precision, choose_autocast
@@ -36,35 +37,7 @@ from duovox.sound.mel import LogMel, unscale_mel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
 from duovox.student import Student, Taught
 
-VocoderName = Literal["neural", "griffin_lim"]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One generated clip: wave (S,) float32 in [-1, 1] at `rate` Hz, log-mel (M, T), and how it came about.
-
-    `probabilities` are what the same classifier hears in the finished wave; `fault` says why it is no speech, if it ran off.
-    """
-
-    wave: NDArray[np.float32] = field(repr=False)
-    rate: int
-    log_mel: NDArray[np.float32] = field(repr=False)
-    label: str | None
-    seed: int
-    settings: SampleConfig
-    vocoder: VocoderName
-    probabilities: dict[str, float]
-    fault: str = ""
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the classifier hears in a sound: `probabilities` of each label, the log-mel (M, T) of the part they are of, and `notes` of
-    what was done to hear it (see `Treatment.notes`)."""
-
-    probabilities: dict[str, float]
-    log_mel: NDArray[np.float32] = field(repr=False)
-    notes: tuple[str, ...] = ()
+__all__ = ["MAX_LOG_MEL", "Clip", "Duovox", "Heard", "VocoderName", "fault_of", "refuse_faulty"]
 
 
 class Duovox:
@@ -297,12 +270,7 @@ class Duovox:
     def check_request(self, label: str | None, seed: int, n: int = 1) -> str | None:
         """The label that is meant, None for none. Raises `LabelError` for one it does not know, and `GenerationError` for an impossible
         seed or number of clips."""
-        meant = None if label is None else self.resolve_label(label)
-        if n < 1:
-            raise GenerationError(f"the number of clips must be at least 1, not {n}")
-        if seed < 0 or seed + n > 2**63:
-            raise GenerationError(f"a seed must lie between 0 and 2^63, not {seed}")
-        return meant
+        return check_request(label, seed, n, self.resolve_label)
 
 
 def guided(bundle: Bundle, numbers: Tensor, settings: SampleConfig, gamma: Tensor | None = None) -> Denoiser:
@@ -315,33 +283,3 @@ def guided(bundle: Bundle, numbers: Tensor, settings: SampleConfig, gamma: Tenso
     strength = settings.gamma if gamma is None else gamma
     schedule = GuidanceSchedule(strength, settings.guidance_low, settings.guidance_high, settings.schedule, noise.sigma_data)
     return ClassifierGuidance(Conditioned(model, numbers), ((guide, schedule),))
-
-
-MAX_LOG_MEL = 6.0
-"""Highest log-mel handed to a vocoder; a full-scale sine reaches about 2.6 (a numerical guard, not a setting)."""
-
-
-LOUDEST, MOST_CLIPPED, QUIETEST = 3.0, 0.05, 1e-4
-"""What sound can be, in log-mel, share of samples at full scale, and peak: a full-scale sine reaches 2.6; among 2,400 recordings of
-Speech Commands and of studio speech the loudest log-mel was 2.3, the largest share of clipped samples 0.035."""
-
-
-def fault_of(wave: NDArray[np.float32], log_mel: NDArray[np.float32]) -> str:
-    """Why a listener would call a clip noise or nothing, in words; empty for one that may be speech."""
-    peak, clipped, loudest = np.abs(wave).max(), np.mean(np.abs(wave) >= 0.999), log_mel.max()
-    if loudest > LOUDEST:
-        return f"its log-mel reaches {loudest:.1f}, louder than a full-scale tone"
-    if clipped > MOST_CLIPPED:
-        return f"{clipped:.0%} of its samples are at full scale"
-    return "it is silent" if peak < QUIETEST else ""
-
-
-def refuse_faulty(clips: Sequence[Clip], total: int | None = None) -> None:
-    """Raise `GenerationError` where some of the clips ran off: how many (of `total`), which seeds, why, and what to do."""
-    faulty = [clip for clip in clips if clip.fault]
-    if faulty:
-        settings, seeds = faulty[0].settings, ", ".join(str(clip.seed) for clip in faulty[:8]) + ", ..." * (len(faulty) > 8)
-        raise GenerationError(
-            f"{len(faulty)} of {total or len(clips)} clips ran off to no speech (seed {seeds}: {faulty[0].fault}) with {settings.sampler}, "
-            f"{settings.steps} steps and gamma {settings.gamma:g}; take more steps or a lower gamma"
-        )

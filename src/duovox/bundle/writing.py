@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from torch import nn
 from duovox.bundle.contents import CODE_FILES, FILES, FORMAT, Bundle, BundleConfig
 from duovox.config import from_dict, to_dict, to_json
 from duovox.contracts import BundleError, OutputError
+from duovox.files import write_folder
 
 
 def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> BundleConfig:
@@ -47,7 +46,7 @@ def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Bun
         del settings["recipe"]["student"], settings["recipe"]["train_student"]
     files["config.json"] = (json.dumps(settings, indent=2) + "\n").encode()
     files["README.md"] = bundle.card.encode()
-    _write_folder(folder, files)
+    write_folder(folder, files, "the bundle")
     return from_dict(BundleConfig, settings)
 
 
@@ -60,36 +59,6 @@ def _check_place(folder: Path, force: bool) -> None:
         raise OutputError(f"{folder} exists and is no bundle; choose another place")
     if names and not force:
         raise OutputError(f"{folder} exists; use --force to replace it")
-
-
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write the files into a folder beside its place, then put it there; what was there before stays until then."""
-    work: Path | None = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        (work / "new").mkdir()
-        for name, content in files.items():
-            (work / "new" / name).write_bytes(content)
-        _swap(work / "new", folder, work / "old")
-    except OSError as error:
-        raise OutputError(f"cannot write the bundle {folder}: {error.strerror or error}") from None
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
-
-
-def _swap(new: Path, place: Path, aside: Path) -> None:
-    """Move `new` to `place` and what was there `aside`; move it back if that fails."""
-    if not place.exists():
-        os.replace(new, place)
-        return
-    os.replace(place, aside)
-    try:
-        os.replace(new, place)
-    except BaseException:
-        os.replace(aside, place)
-        raise
 
 
 def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str], exact: str = "") -> bytes:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import fields, make_dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from tyro.conf import arg
 
 from duovox.config import SampleConfig
-from duovox.contracts import ConfigError, OutputError
+from duovox.contracts import ConfigError, DuovoxError, OutputError
 
 if TYPE_CHECKING:
 
@@ -55,3 +56,10 @@ def refuse_existing(paths: list[Path], force: bool) -> None:
         parent = next(p for p in path.absolute().parents if p.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise OutputError(f"cannot write {path}: {'no permission to write in' if parent.is_dir() else 'not a folder:'} {parent}")
+
+
+def require_extra(extra: str, parts: tuple[str, ...]) -> None:
+    """Raise `DuovoxError` that says how to install an extra, where a package of it is missing."""
+    missing = [part for part in parts if find_spec(part) is None]
+    if missing:
+        raise DuovoxError(f"{', '.join(missing)} not installed: pip install 'duovox[{extra}]'")

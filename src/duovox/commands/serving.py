@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from duovox.contracts import DuovoxError
+from duovox.commands.options import require_extra
 from duovox.shipped import DEFAULT_BUNDLE
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def serve(
         max_upload_mb: Largest sound file that may be sent.
         max_upload_seconds: Longest sound that may be sent.
     """
-    _require_extra("serve", ("fastapi", "uvicorn", "python_multipart", "prometheus_client"))
+    require_extra("serve", ("fastapi", "uvicorn", "python_multipart", "prometheus_client"))
     from duovox.serve.run import serve as run_server
     from duovox.serve.settings import ServeConfig, read_token
 
@@ -70,9 +69,3 @@ def serve(
         return Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
 
     run_server(load, config)
-
-
-def _require_extra(extra: str, parts: tuple[str, ...]) -> None:
-    missing = [part for part in parts if find_spec(part) is None]
-    if missing:
-        raise DuovoxError(f"{', '.join(missing)} not installed: pip install 'duovox[{extra}]'")

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import tomli_w
-
 from duovox.config.diffusion import NoiseConfig, SampleConfig
 from duovox.config.external import ExternalConfig
 from duovox.config.fields import check, from_dict, require, to_dict
@@ -91,4 +89,6 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
 
 def write_recipe(recipe: Recipe) -> str:
     """A recipe as TOML text, which `read_recipe` reads back to an equal recipe."""
+    import tomli_w  # where it is used: a voice without PyTorch has settings, but writes no recipes
+
     return tomli_w.dumps(to_dict(recipe))

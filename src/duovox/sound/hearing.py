@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import soxr
 from numpy.typing import NDArray
 
 from duovox.contracts import AudioError
@@ -121,7 +120,11 @@ def resample(mono: NDArray[np.floating], rate: float, target_rate: int) -> Wave:
     """A mono wave (S,) at another rate, float32. Raises `AudioError` where nothing is left of it, or the rates are impossible."""
     if rate != target_rate:
         try:
+            import soxr  # where it is used: a voice without PyTorch may do without, for sounds at its own rate
+
             mono = soxr.resample(mono, rate, target_rate)
+        except ImportError:
+            raise AudioError(f"cannot be resampled from {rate} Hz to {target_rate} Hz without soxr: pip install soxr") from None
         except (ValueError, RuntimeError) as error:
             raise AudioError(f"cannot be resampled from {rate} Hz to {target_rate} Hz ({error})") from None
     wave: Wave = mono.astype(np.float32)

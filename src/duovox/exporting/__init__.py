@@ -1,0 +1,1 @@
+"""Networks of a bundle as ONNX graphs: one folder that runs without PyTorch."""

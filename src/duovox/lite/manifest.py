@@ -1,0 +1,113 @@
+"""The folder of an exported voice: what its `manifest.json` says, and that its files are those it names. No torch.
+
+Written by `exporting`, read by `lite` and by the page without a server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from duovox.config import MelConfig, MelScale, NoiseConfig, SampleConfig, check_labels, check_languages, from_dict
+from duovox.contracts import BundleError, ConfigError
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.bin"
+GRAPHS = ("classifier", "step", "vocoder")
+PrecisionName = Literal["fp32", "fp16", "int8"]
+
+
+@dataclass(frozen=True)
+class GraphFacts:
+    """One ONNX graph: its file, the names of its inputs and outputs in their order, and how far its output is at most, and on average,
+    from PyTorch's on fresh inputs."""
+
+    file: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    max_error: float = 0.0
+    mean_error: float = 0.0
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """Size in bytes and SHA-256 of a file."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an exported voice is. `step` denoises: its inputs are noised, sigma, label, gamma where it is guided by gradients; label -1
+    is none. `classifier` takes a scaled `mel`, or a `wave` where it has a front end of its own.
+
+    `bundle` is the digest of the bundle it was made of, `onnxruntime` the oldest that can run it, `measured` what the precision costs.
+    """
+
+    format: int
+    duovox: str
+    bundle: str
+    labels: tuple[str, ...]
+    mel: MelConfig
+    mel_scale: MelScale
+    noise: NoiseConfig
+    sample: SampleConfig
+    classifier: GraphFacts
+    step: GraphFacts
+    vocoder: GraphFacts
+    opset: int
+    onnxruntime: str
+    precision: PrecisionName
+    files: dict[str, Any]
+    languages: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_labels("labels", self.labels)
+        check_languages("languages", self.languages, self.labels)
+
+    @property
+    def graphs(self) -> dict[str, GraphFacts]:
+        return {name: getattr(self, name) for name in GRAPHS}
+
+
+def facts_of(content: bytes) -> FileFacts:
+    """Size and digest of a file's content."""
+    return FileFacts(len(content), hashlib.sha256(content).hexdigest())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an exported voice. Raises `BundleError` for a folder that is none, or of another format."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"{folder} is no exported voice: it has no {MANIFEST}; make one with `duovox export`")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        version = data.get("format") if isinstance(data, dict) else None
+        if version != FORMAT or isinstance(version, bool):
+            raise BundleError(f"{path} has format {version!r}, this duovox reads format {FORMAT}; export the bundle again")
+        return from_dict(Manifest, data)
+    except (OSError, ValueError, ConfigError) as error:
+        raise BundleError(f"{path} cannot be read: {error}; export the bundle again") from None
+
+
+def check_files(folder: Path, files: Mapping[str, Any]) -> None:
+    """Raise `BundleError` for the first file of an exported voice that is missing or is not the one its manifest names."""
+    for name, said in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"{folder} is incomplete: {name} is missing; export the bundle again")
+        try:
+            found = facts_of(path.read_bytes())
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
+        if found != from_dict(FileFacts, said, name):
+            raise BundleError(
+                f"{path} is not the file {MANIFEST} names ({found.size} bytes, sha256 {found.sha256[:12]}...); export the bundle again"
+            )

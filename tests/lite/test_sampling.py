@@ -1,0 +1,44 @@
+"""The samplers in numpy against those of torch, step for step, on a denoiser that is exact."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from duovox.config import NoiseConfig, SampleConfig
+from duovox.diffusion import sampling
+from duovox.diffusion.guidance import GuidanceSchedule
+from duovox.diffusion.ideal import IdealDenoiser
+from duovox.lite.sampling import Array, guidance_scale, sample, sigma_grid
+
+SHAPE = (1, 4, 8)
+
+
+@pytest.mark.parametrize("kind", ["edm", "vp"])
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "euler_maruyama"])
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_the_same_data(kind: str, sampler: str, steps: int) -> None:
+    points = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
+    ideal, noise = IdealDenoiser(points), NoiseConfig(kind=kind)  # type: ignore[arg-type]
+    settings = SampleConfig(sampler=sampler, steps=steps)  # type: ignore[arg-type]
+
+    def denoise(noised: Array, sigma: float) -> Array:
+        return ideal(torch.from_numpy(noised), torch.full((len(noised),), sigma)).numpy()
+
+    seeds = [0, 5, 2**40]
+    expected = sampling.sample(ideal, seeds, SHAPE, settings, noise).numpy()
+    np.testing.assert_allclose(sample(denoise, seeds, SHAPE, settings, noise), expected, rtol=0, atol=1e-3)
+
+
+def test_the_noise_levels() -> None:
+    for steps in (1, 4, 14):
+        assert sigma_grid(steps, NoiseConfig()) == pytest.approx(sampling.sigma_grid(steps, NoiseConfig()).tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "early", "late"])
+def test_the_strength_of_guidance(schedule: str) -> None:
+    settings = SampleConfig(gamma=2.0, guidance_low=0.1, guidance_high=5.0, schedule=schedule)  # type: ignore[arg-type]
+    theirs = GuidanceSchedule(2.0, 0.1, 5.0, schedule, 0.5)  # type: ignore[arg-type]
+    for sigma in (0.01, 0.1, 0.7, 5.0, 6.0):
+        assert guidance_scale(settings, sigma, 0.5) == pytest.approx(theirs.at(torch.tensor([sigma], dtype=torch.float64)).item())
