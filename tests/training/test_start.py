@@ -23,7 +23,7 @@ from duovox.model import build_classifier
 from duovox.networks.unet import UNet
 from duovox.runs import Part, features_for, load_classifier, read_weights, recipe_of_part, scale_of, scale_of_data
 from duovox.sound.audio import write_audio
-from duovox.training import start
+from duovox.training import jobs
 from duovox.training.classifier import ClassifierTraining
 from duovox.training.judge import JudgeTraining
 from duovox.training.optim import Trainee
@@ -266,8 +266,8 @@ def test_a_subnet_sees_other_data_as_its_classifier_would(
     tiny_recipe: Recipe, tiny_runs: Path, other_words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     given: list[Features] = []
-    trainee = start.SubnetTraining
-    monkeypatch.setattr(start, "SubnetTraining", lambda recipe, features, *rest: given.append(features) or trainee(recipe, features, *rest))
+    trainee = jobs.SubnetTraining
+    monkeypatch.setattr(jobs, "SubnetTraining", lambda recipe, features, *rest: given.append(features) or trainee(recipe, features, *rest))
     recipe = dataclasses.replace(tiny_recipe, subnet_sees=SeenConfig(share, other_data=True))
     outcome = start_training("subnet", recipe, other_words, tmp_path, device="cpu", precision="fp32", on=tiny_runs / "classifier")
     (facts, tensors), (own, _) = read_weights(tmp_path / "subnet"), read_weights(tiny_runs / "classifier")

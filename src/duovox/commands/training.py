@@ -38,6 +38,7 @@ def train(
     tensorboard: bool = False,
     on: str | None = None,
     teacher: str | None = None,
+    trust_code: bool = False,
 ) -> None:
     """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>, the student its teacher and that one's
     solutions.
@@ -62,6 +63,7 @@ def train(
         on: What the subnet is trained on: the run folder of a classifier (<out>/classifier if left out), or a bundle (name, folder,
             hub id). All but the subnet's own settings are then the bundle's, and words that it does not know have no label.
         teacher: The bundle (name, folder, hub id) that the student learns from; all but the student's own settings are its recipe's.
+        trust_code: Run the code that a bundle of someone else's classifier (--on, --teacher) names or holds.
     """
     budget = parse_seconds(time_budget) if time_budget else math.inf
     settings = read_recipe(recipe)
@@ -83,6 +85,7 @@ def train(
         tensorboard=tensorboard,
         on=on,
         teacher=teacher,
+        trust_code=trust_code,
     )
     state = "finished" if outcome.complete else "stopped (go on with --resume)"
     print(f"{part}: {state} at step {outcome.step} of {outcome.updates}; weights in {out / part / 'weights.safetensors'}")
@@ -140,6 +143,7 @@ def bundle(
     scores: Path | None = None,
     vocoder: str | None = None,
     base: str | None = None,
+    trust_code: bool = False,
     force: bool = False,
 ) -> None:
     """Make a bundle of the runs in a folder: classifier, subnet and, if there are such, student and vocoder.
@@ -152,6 +156,7 @@ def bundle(
         scores: A JSON file of scores to keep in the bundle.
         vocoder: A bundle (name, folder, hub id) whose vocoder to use where the runs hold none.
         base: A bundle (name, folder, hub id) that the subnet, student or vocoder in the folder was trained for: all else is taken from it.
+        trust_code: Run the code that a base of someone else's classifier names or holds.
         force: Replace a bundle that is there.
     """
     from duovox.assemble import assemble, completed
@@ -162,7 +167,7 @@ def bundle(
         raise DuovoxError("--base brings its own vocoder; leave --vocoder out")
     figures, text = _read_json(scores) if scores else {}, _read_text(card) if card else ""
     if base:
-        made = completed(Duovox.from_pretrained(base).bundle, runs, read_recipe(recipe), figures, text)
+        made = completed(Duovox.from_pretrained(base, trust_code=trust_code).bundle, runs, read_recipe(recipe), figures, text)
     else:
         borrowed = Duovox.from_pretrained(vocoder).bundle.vocoder if vocoder else None
         made = assemble(runs, read_recipe(recipe), figures, text, vocoder=borrowed)

@@ -7,45 +7,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from duovox.bundle import Bundle, locate, read_bundle
-from duovox.classifiers.frozen import fingerprint
-from duovox.config import MelScale, Recipe, TrainConfig, to_dict
+from duovox.bundle import locate, read_bundle
+from duovox.config import Recipe, TrainConfig
 from duovox.contracts import TrainingError
-from duovox.data import Features, relabelled, restricted
 from duovox.devices import DeviceName, Precision, choose_autocast, choose_device
-from duovox.networks.base import TappedClassifier
 from duovox.runs import (
     Part,
-    classifier_folder,
     features_for,
-    load_classifier,
     on_base,
-    read_weights,
     recipe_of_part,
-    scale_of,
-    scale_of_data,
     updates_of,
 )
-from duovox.training.classifier import ClassifierTraining
 from duovox.training.display import say
 from duovox.training.fit import duration, fitted, measure
 from duovox.training.init import in_words, read_init, start_average_at, take_over
+from duovox.training.jobs import Job, job_of, student_job
 from duovox.training.judge import JudgeTraining
 from duovox.training.loop import Outcome, train
 from duovox.training.optim import Trainee
 from duovox.training.run_folder import recorded_facts
-from duovox.training.solutions import open_solutions
-from duovox.training.student import StudentTraining
-from duovox.training.subnet import SubnetTraining
-from duovox.training.vocoder import VocoderTraining
 
 
 def start_training(
@@ -66,6 +51,7 @@ def start_training(
     network: nn.Module | None = None,
     on: str | Path | None = None,
     teacher: str | Path | None = None,
+    trust_code: bool = False,
 ) -> Outcome:
     """Train one part of a recipe on a feature folder into `<out>/<part>/`; seconds for `time_budget`.
 
@@ -77,17 +63,25 @@ def start_training(
     `start` how many updates of the schedule to leave out, their batches and noise included. `on` is the run folder of the classifier that
     a subnet is trained on, if it is not in `out`, or a bundle: then words that it does not know have no label, and all but the settings
     of the subnet and its training are its recipe's. `network` is someone else's, for a recipe with one that only its owner can give
-    (`ExternalConfig.source` "object"). Raises `DataError` for unfit features, `TrainingError` as `loop.train` does, when a part it builds
-    on is missing, and for weights that cannot be started from.
+    (`ExternalConfig.source` "object"); `trust_code` runs what a bundle of `on` or `teacher` needs to be opened.
+
+    Raises `DataError` for unfit features, `TrainingError` as `loop.train` does, when a part it builds on is missing, and for weights that
+    cannot be started from.
     """
     chosen = choose_device(device)
     autocast, before, timed = choose_autocast(precision, chosen), recorded_facts(out / part) if resume else {}, time.monotonic()
     if part == "student":
-        job = _student_job(recipe, data, teacher, before, chosen, autocast)
+        if teacher is None:
+            raise TrainingError("a student needs its teacher; name the bundle that made the solutions with --teacher")
+        job = student_job(recipe, data, read_bundle(locate(teacher), trust_code=trust_code), before, chosen, autocast)
     else:
-        base = None if part != "subnet" or on is None or (Path(on) / "weights.safetensors").is_file() else read_bundle(locate(on))
+        base = (
+            None
+            if part != "subnet" or on is None or (Path(on) / "weights.safetensors").is_file()
+            else read_bundle(locate(on), trust_code=trust_code)
+        )
         recipe = recipe if base is None else on_base(base.config.recipe, recipe)
-        job = _job(part, recipe, features_for(recipe, data), out, base or on, network, chosen, autocast)
+        job = job_of(part, recipe, features_for(recipe, data), out, base or on, network, chosen, autocast)
     recipe = job.recipe
     kept = _kept(before, job, updates, out / part) if before else _schedule(job, updates, time_budget if fit and not start else math.inf)
     timed = time.monotonic() - timed
@@ -114,79 +108,7 @@ def start_training(
     return outcome
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A part, its recipe and data, what is to be known of its run, and its making: a fresh `Trainee` at every call."""
-
-    part: Part
-    recipe: Recipe
-    digest: str
-    validates: bool
-    device: torch.device
-    facts: dict[str, Any]
-    make: Callable[[Recipe], Trainee]
-
-
-def _job(
-    part: Part,
-    recipe: Recipe,
-    features: Features,
-    out: Path,
-    on: Bundle | str | Path | None,
-    network: nn.Module | None,
-    device: torch.device,
-    autocast: torch.dtype | None,
-) -> _Job:
-    scale = scale_of_data(recipe, features)
-    facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
-    facts |= {name: value for name, value in (("languages", dict(features.languages)), ("speakers", features.speaker_note)) if value}
-    if part == "subnet":
-        if isinstance(on, Bundle):
-            classifier, scale = on.model.classifier.network, on.config.mel_scale
-            features = relabelled(features, on.config.labels, unknown="unlabelled")
-        else:
-            folder = Path(on) if on else classifier_folder(out, recipe)
-            scale, features = _seen_by(folder, features) if recipe.subnet_sees.other_data else (scale, features)
-            classifier = load_classifier(folder, recipe, features, network, scale)
-        features = restricted(features, recipe.subnet_sees.share, recipe.subnet_sees.labels)
-        facts |= {"labels": list(features.labels), "mel_scale": to_dict(scale)}
-        facts |= {"clips": len(features.indices("train")), "classifier": fingerprint(classifier)}
-
-    def make(recipe: Recipe) -> Trainee:
-        if part == "classifier":
-            return ClassifierTraining(recipe, features, scale, device, autocast, _to_tune(out, recipe, features, network))
-        if part == "subnet":
-            return SubnetTraining(recipe, features, scale, classifier, device, autocast)
-        return (VocoderTraining if part == "vocoder" else JudgeTraining)(recipe, features, device, autocast)
-
-    return _Job(part, recipe, features.digest, len(features.indices("validation")) > 0, device, facts, make)
-
-
-def _student_job(
-    recipe: Recipe, data: Path, teacher: str | Path | None, before: dict[str, Any], device: torch.device, autocast: torch.dtype | None
-) -> _Job:
-    """A run that was begun stays with the solutions it was begun with, though there may be more by now."""
-    if teacher is None:
-        raise TrainingError("a student needs its teacher; name the bundle that made the solutions with --teacher")
-    taught, solutions = read_bundle(locate(teacher)), open_solutions(data, before.get("shards"))
-    whole = replace(taught.config.recipe, student=recipe.student, train_student=recipe.train_student)
-    facts = {
-        "labels": list(solutions.labels),
-        "mel_scale": to_dict(taught.config.mel_scale),
-        "clips": len(solutions.numbers("train")),
-        "shards": solutions.shards,
-        "classifier": solutions.facts["classifier"],
-        "teacher": taught.config.digest,
-        "schooling": to_dict(solutions.schooling),
-    }
-
-    def make(recipe: Recipe) -> Trainee:
-        return StudentTraining(recipe, solutions, taught, device, autocast)
-
-    return _Job("student", whole, solutions.digest, len(solutions.numbers("validation")) > 0, device, facts, make)
-
-
-def _schedule(job: _Job, updates: int | None, budget: float) -> dict[str, Any]:
+def _schedule(job: Job, updates: int | None, budget: float) -> dict[str, Any]:
     """The schedule of a new run, as a fact of it, where it is not the recipe's: of `updates` updates, or of fewer if that takes longer
     than `budget` seconds here."""
     of: int = getattr(job.recipe, f"train_{job.part}").updates
@@ -204,7 +126,7 @@ def _schedule(job: _Job, updates: int | None, budget: float) -> dict[str, Any]:
     return {} if wanted == of else {"schedule": {"updates": wanted, "of": of}}
 
 
-def _kept(before: dict[str, Any], job: _Job, updates: int | None, folder: Path) -> dict[str, Any]:
+def _kept(before: dict[str, Any], job: Job, updates: int | None, folder: Path) -> dict[str, Any]:
     """What a resumed run keeps of its beginning. Raises `TrainingError` for another number of updates."""
     planned = updates_of(before, job.recipe, job.part)
     if updates not in (None, planned):
@@ -212,7 +134,7 @@ def _kept(before: dict[str, Any], job: _Job, updates: int | None, folder: Path) 
     return {name: before[name] for name in ("schedule", "init", "start") if name in before}
 
 
-def _begin(trainee: Trainee, job: _Job, init: str | Path | None, start: int, updates: int) -> dict[str, Any]:
+def _begin(trainee: Trainee, job: Job, init: str | Path | None, start: int, updates: int) -> dict[str, Any]:
     """Give a new run the weights to start from; what was done, as facts of the run."""
     if start and (init is None or not 0 < start < updates):
         raise TrainingError(f"--start {start} needs --init, and must lie between 0 and {updates}, the updates of the schedule")
@@ -223,25 +145,3 @@ def _begin(trainee: Trainee, job: _Job, init: str | Path | None, start: int, upd
     if start:
         start_average_at(trainee, start)
     return {"init": taken, **({"start": start} if start else {})}
-
-
-def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module | None) -> TappedClassifier | None:
-    """The copy of someone else's classifier that a training makes familiar with noise; None where the classifier is ours."""
-    if recipe.external is None:
-        return None
-    if not recipe.external.conditioned:
-        raise TrainingError(
-            f"recipe {recipe.name} uses its classifier unmodified; it is trained on noise only with external.conditioned = true"
-        )
-    classifier = load_classifier(out / "original", recipe, features, network)
-    parameters = [parameter for parameter in classifier.get_submodule("network").parameters() if parameter.is_floating_point()]
-    if not any(parameter.requires_grad for parameter in parameters):  # its owner had frozen it
-        for parameter in parameters:
-            parameter.requires_grad_()
-    return classifier
-
-
-def _seen_by(folder: Path, features: Features) -> tuple[MelScale, Features]:
-    """The mel scale of a classifier's run, and other data than it was trained on as it would number them."""
-    facts, _ = read_weights(folder)
-    return scale_of(facts), relabelled(features, facts["labels"], unknown="unlabelled")

@@ -17,7 +17,6 @@ from duovox.config import NoiseConfig, Recipe, StudentConfig
 from duovox.contracts import TrainingError, expand_to
 from duovox.diffusion.flow_map import estimate_between, follow
 from duovox.diffusion.noise import precondition
-from duovox.networks.layout import to_channels_last
 from duovox.student import Student, begin_as, build_student
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
@@ -62,9 +61,8 @@ class StudentTraining:
         classifier = teacher.model.classifier.network
         self.student: Student = build_student(recipe, classifier, len(solutions.labels), solutions.schooling).to(device)
         begin_as(self.student, teacher.model.score_network.state_dict())
-        self.network = to_channels_last(self.student.network)
-        if recipe.external is None:
-            to_channels_last(self.student.model.classifier)
+        self.student.model.to_channels_last()
+        self.network = self.student.network
         self.average = averaged(self.network, self.train.ema_decay)
         self.numbers = solutions.numbers("train")
         self.modules: dict[str, nn.Module] = {"student": self.network, "average": self.average}
