@@ -23,7 +23,7 @@ from duovox import Duovox
 
 FOLDER = Path(__file__).parent / "pinned"
 COMMANDS = ("generate", "classify", "data prepare", "data fetch", "train", "bundle", "calibrate", "taps", "repurpose", "evaluate")
-COMMANDS += ("experiment", "judge", "inspect", "serve", "")
+COMMANDS += ("experiment", "judge", "inspect", "serve", "bench", "")
 CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "three, the first settings": ("three", {"steps": 4}),
     "zero, no guidance": ("zero", {"steps": 4, "gamma": 0.0}),

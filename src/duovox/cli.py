@@ -12,6 +12,7 @@ import sys
 import tyro
 
 from duovox import __version__
+from duovox.commands.bench import bench as measure
 from duovox.commands.data import fetch, prepare
 from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
@@ -38,6 +39,7 @@ app.command(taps)
 app.command(name="repurpose")(repurpose_classifier)
 app.command(calibrate)
 app.command(serve)
+app.command(name="bench")(measure)
 
 
 def main(arguments: list[str] | None = None) -> int:
