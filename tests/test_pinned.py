@@ -35,7 +35,7 @@ COMMANDS = (
     "repurpose",
     "evaluate",
 )
-COMMANDS += ("experiment", "judge", "inspect", "export", "serve", "solve", "")
+COMMANDS += ("experiment", "judge", "inspect", "export", "serve", "solve", "bench", "")
 CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "three, the first settings": ("three", {"steps": 4}),
     "zero, no guidance": ("zero", {"steps": 4, "gamma": 0.0}),

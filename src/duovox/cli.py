@@ -12,6 +12,7 @@ import sys
 import tyro
 
 from duovox import __version__
+from duovox.commands.bench import bench as measure
 from duovox.commands.data import fetch, prepare, respeak
 from duovox.commands.exporting import export
 from duovox.commands.foreign import repurpose_classifier, taps
@@ -42,6 +43,7 @@ app.command(name="repurpose")(repurpose_classifier)
 app.command(calibrate)
 app.command(export)
 app.command(serve)
+app.command(name="bench")(measure)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -35,14 +35,18 @@ def _digest(path: Path, _modified: int) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def processor() -> str:
+    """What the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
 def machine(device: torch.device) -> str:
     """The class of machine this is: processor, cores, torch, and the accelerator if it computes; no names of hosts."""
-    info, processor = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-        processor = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), processor)
     accelerator = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{accelerator}, torch {torch.__version__}"
+    return f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads{accelerator}, torch {torch.__version__}"
 
 
 def note_machine(path: Path, device: torch.device) -> None:

@@ -145,6 +145,28 @@ def test_every_setting_the_server_describes_has_a_control_and_travels(page: Any,
     assert set(waited.value.post_data_json) == {"label", "seed", "mel", "frames"}
 
 
+def test_a_preset_sets_the_others_and_what_is_changed_beside_it_wins(page: Any, server: str) -> None:
+    """Also what is set back to the bundle's own value; presets that the bundle has no part for cannot be chosen."""
+    model = described(page, server)
+    chosen = page.locator("#settings .preset")
+    assert chosen.locator("option:not([disabled])").all_text_contents() == list(model["presets"]) != model["settings"][0]["choices"]
+    answer = '{"error": {"code": "noted", "message": "noted"}}'
+    page.route("**/v1/generate", lambda route: route.fulfill(status=422, body=answer))
+
+    def sent() -> dict[str, Any]:
+        with page.expect_request("**/v1/generate") as waited:
+            word(page, "one").click()
+        return {name: value for name, value in waited.value.post_data_json.items() if name not in ("label", "seed", "mel", "frames")}
+
+    chosen.select_option("paper")
+    assert page.locator("#settings .steps").input_value() == "100" and page.locator("#settings .sampler").input_value() == "euler_maruyama"
+    assert sent() == {"preset": "paper"}
+    page.locator("#settings .steps").fill(str(model["defaults"]["steps"]))
+    assert sent() == {"preset": "paper", "steps": model["defaults"]["steps"]}
+    chosen.select_option("own")
+    assert sent() == {} and page.locator("#settings .sampler").input_value() == model["defaults"]["sampler"]
+
+
 def test_the_slider_of_steps_starts_where_the_sampler_works(page: Any, server: str) -> None:
     slider, number = page.locator("#settings .steps-slider"), page.locator("#settings .steps")
     fewest = described(page, server)["fewest_steps"]

@@ -1,7 +1,8 @@
 // The settings of one generation: a control for each setting that the server's model describes, whatever it is called. Takes their kinds,
 // ranges and defaults from /v1/model; gives what differs from the defaults.
 
-const FIRST = ["preset", "gamma", "steps", "sampler"]; // always in sight; the others are under "More settings"
+const SAID = ["gamma", "steps", "sampler"]; // always said of a clip
+const FIRST = ["preset", ...SAID]; // always in sight; the others are under "More settings"
 
 const copyOf = (template) => document.getElementById(template).content.cloneNode(true).firstElementChild;
 
@@ -59,10 +60,10 @@ function makeControl(setting) {
   return control;
 }
 
-/** What a clip was made with, in a line: the first settings, and others that are not the model's own. */
+/** What a clip was made with, in a line: some settings always, and others that are not the model's own. */
 export function describe(settings, model) {
-  const others = model.settings.filter(({ name, default: own }) => !FIRST.includes(name) && settings[name] !== own);
-  return [...FIRST, ...others.map(({ name }) => name)].map((name) => `${name} ${settings[name]}`).join(" · ");
+  const others = model.settings.filter(({ name, default: own }) => !SAID.includes(name) && settings[name] !== own);
+  return [...SAID, ...others.map(({ name }) => name)].map((name) => `${name} ${settings[name]}`).join(" · ");
 }
 
 export class Settings {
