@@ -64,6 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print("duovox: PyTorch is not installed: pip install torch; generate and classify do without it, with --model", file=sys.stderr)
+        return 1
     except OSError as error:  # what the file system says to a path of the user's, where no part of ours says it better
         where = f": {error.filename}" if error.filename else ""
         print(f"duovox: {printable(f'{error.strerror or error}{where}')}", file=sys.stderr)

@@ -68,14 +68,13 @@ def _refusal(part: Part, network: nn.Module, error: Exception) -> str:
 
 def _operation_in(text: str) -> str | None:
     """A name such as aten::mkldnn_rnn_layer in the words of an exporter."""
-    found = (
-        re.search(r"op='(\w+(?:::|\.)\w+)", text) or re.search(r"\b([a-z_]\w*::\w+)", text) or re.search(r"\b((?:aten|prims)\.\w+)", text)
-    )
+    patterns = (r"op='(\w+(?:::|\.)\w+)", r"\b([a-z_]\w*::\w+)", r"\b((?:aten|prims)\.\w+)")
+    found = next((match for pattern in patterns if (match := re.search(pattern, text))), None)
     return found[1].replace(".", "::") if found else None
 
 
 def _refuse_inverse_transforms(part: Part, network: nn.Module) -> None:
-    """Raise where a part runs an inverse Fourier transform: onnxruntime cannot run what the exporter makes of it, and that takes minutes."""
+    """Raise where a part runs an inverse Fourier transform: onnxruntime cannot run what the exporter makes of it after minutes."""
     for name, layer in layers_of_operations(network, part).items():
         if name in INVERSE_TRANSFORMS:
             raise ClassifierError(_no_form(part, layer, f"aten::_{name}"))
