@@ -17,7 +17,7 @@ FORBIDDEN = """
 import sys
 class Forbidden:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "safetensors", "tomli_w", "tqdm"):
+        if name.split(".")[0] in ("torch", "safetensors", "tomli_w", "tqdm", "PIL"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Forbidden())
 import importlib.util
@@ -68,6 +68,12 @@ def test_the_command_line(exported_folder: Path, tmp_path: Path) -> None:
 def test_what_needs_torch_says_so_on_one_line(arguments: tuple[str, ...], words: str) -> None:
     result = without_torch(*arguments)
     assert result.returncode == 1 and result.stderr.startswith(f"duovox: {words}") and result.stderr.count("\n") == 1
+
+
+def test_a_picture_needs_a_package_more(exported_folder: Path, tmp_path: Path) -> None:
+    arguments = ("generate", "seven", "--keep-faulty", "--spectrogram", "--model", str(exported_folder), "--out", str(tmp_path))
+    result = without_torch(*arguments)
+    assert (result.returncode, result.stderr) == (1, "duovox: PIL is not installed: pip install pillow\n")
 
 
 @pytest.mark.skipif(not os.environ.get("DUOVOX_LONGER"), reason="makes a virtual environment and fetches packages: DUOVOX_LONGER=1")

@@ -117,7 +117,6 @@ def _suffixes(path: Path, spectrogram: bool) -> list[str]:
 
 def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: bool) -> None:
     from duovox.sound.audio import write_audio
-    from duovox.sound.picture import sheet
 
     story = {
         "label": clip.label,
@@ -132,6 +131,8 @@ def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: b
     write_audio(path, clip.wave, clip.rate, force=force, parents=True)
     write_whole(path.with_suffix(".json"), (json.dumps(story, indent=2) + "\n").encode(), force=force)
     if spectrogram:
+        from duovox.sound.picture import sheet
+
         write_whole(path.with_suffix(".png"), sheet([[clip.log_mel]]), force=force)
 
 
