@@ -109,6 +109,10 @@ def test_an_altered_file_is_named(copy: Path, name: str, cut: bool) -> None:
         ({"mel": {"n_mels": 0}}, "mel.n_mels must be positive"),
         ({"surprise": 1}, "surprise"),
         ({"files": 3}, "files"),
+        (
+            {"step": {"file": "step.onnx", "inputs": ["noised", "sigma", "to"], "outputs": ["denoised"]}},
+            "inputs that this duovox does not know",
+        ),
         ({"files": {"step.onnx": {"size": "big"}}}, "files.step.onnx.size: expected int"),
         ({"files": {"step.onnx": 7}}, "files.step.onnx: expected size and sha256"),
         ({"files": {"../else": {"size": 1, "sha256": "0"}}}, "is no name of a file in the folder"),

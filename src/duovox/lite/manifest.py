@@ -20,6 +20,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 GRAPHS = ("classifier", "step", "vocoder")
+INPUTS = {"classifier": ("mel", "wave"), "step": ("noised", "sigma", "label", "gamma"), "vocoder": ("log_mel", "noise")}
+"""What a graph may take; which of them it takes, and in which order, its manifest says."""
+
 PrecisionName = Literal["fp32", "fp16", "int8"]
 
 
@@ -77,6 +80,8 @@ class Manifest:
             require(PurePath(name).name == name, f"files: {name!r} is no name of a file in the folder")
             require(isinstance(said, dict), f"files.{name}: expected size and sha256, got {said!r}")
             from_dict(FileFacts, said, f"files.{name}")
+        known = [set(facts.inputs) <= set(INPUTS[graph]) for graph, facts in self.graphs.items()]
+        require(all(known), "a graph takes inputs that this duovox does not know; use the one that exported it, or a newer")
         for name in (*(facts.file for facts in self.graphs.values()), WEIGHTS):
             require(name in self.files, f"files: {name} is not among them")
 

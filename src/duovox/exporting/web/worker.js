@@ -16,7 +16,7 @@ async function bytes(name) {
 
 const whole = async (name) => new Uint8Array(await (await bytes(name)).arrayBuffer());
 
-/** The file, unpacked: hosts do not pack what they send, and the runtime is two thirds of the page. */
+/** A packed file, unpacked: not every host packs what it sends, and the runtime shrinks to a quarter. */
 async function unpacked(name) {
   const stream = (await bytes(name)).body.pipeThrough(new DecompressionStream("gzip"));
   return new Response(stream).arrayBuffer();
