@@ -30,6 +30,8 @@ from duovox.config import (
     NoiseConfig,
     Recipe,
     SampleConfig,
+    Schooling,
+    StudentConfig,
     SubnetConfig,
     TrainConfig,
     VocoderConfig,
@@ -40,6 +42,7 @@ from duovox.guides import LabelGuide
 from duovox.model import Conditioned, ScoreModel, build_classifier, build_model
 from duovox.sound.audio import write_audio
 from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.student import begin_as, build_student
 from duovox.training.start import start_training
 from duovox.voice import Duovox
 
@@ -223,6 +226,19 @@ def recordings() -> Path:
     if not RECORDINGS.is_dir():
         pytest.skip("real recordings (../shared/data) are absent")
     return RECORDINGS
+
+
+@pytest.fixture(scope="session")
+def student_bundle(tiny_bundle: Bundle) -> Bundle:
+    """`tiny_bundle` with a student of one, two or three evaluations at gamma 0.3 to 0.5, in which every parameter matters."""
+    recipe = replace(tiny_bundle.config.recipe, student=StudentConfig(grids=((0,), (0, 2), (0, 2, 3))))
+    schooling = Schooling((80.0, 20.0, 2.0, 0.2, 0.0), (0.3, 0.5))
+    torch.manual_seed(2)
+    student = build_student(recipe, tiny_bundle.model.classifier.network, LABELS, schooling)
+    begin_as(student, tiny_bundle.model.score_network.state_dict())
+    awaken(student.network)
+    config = replace(tiny_bundle.config, recipe=recipe, schooling=schooling)
+    return replace(tiny_bundle, config=config, student=student.eval().requires_grad_(False))
 
 
 @pytest.fixture(scope="session")

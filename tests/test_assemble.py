@@ -11,13 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from duovox.assemble import assemble
+from duovox.assemble import assemble, completed
 from duovox.bundle import read_bundle, write_bundle
+from duovox.classifiers.frozen import fingerprint
 from duovox.config import Recipe, SampleConfig, TrainConfig
 from duovox.contracts import BundleError, TrainingError
+from duovox.data import prepare
 from duovox.runs import read_weights, recipe_of_part, scale_of
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.start import start_training
+from duovox.voice import Duovox
 
 
 @pytest.fixture
@@ -123,3 +126,34 @@ def test_unknown_speakers_are_said_in_origin_and_card(runs: Path, tiny_recipe: R
     assert bundle.config.origin["subnet"]["speakers"] == UNKNOWN
     assert bundle.card == f"# Mine\n\nOf the data of classifier and subnet: {UNKNOWN}.\n"
     assert assemble(runs, tiny_recipe).card.startswith("# A classifier that speaks: high, low, mid\n\nOf the data of ")
+
+
+def test_another_voice_on_the_classifier_of_a_bundle(
+    bundle_folder: Path, tiny_features: Path, tiny_recipe: Recipe, tmp_path: Path, anything_is_speech: None
+) -> None:
+    """A subnet trained on other recordings by `on`: the classifier, its scale and the vocoder are the bundle's, the subnet is the run's."""
+    base, recipe = read_bundle(bundle_folder), dataclasses.replace(tiny_recipe, name="other", train_classifier=TrainConfig(updates=77))
+    start_training("subnet", recipe, tiny_features, tmp_path, device="cpu", precision="fp32", on=bundle_folder)
+    facts, tensors = read_weights(tmp_path / "subnet")
+    assert facts["classifier"] == fingerprint(base.model.classifier.network) and scale_of(facts) == base.config.mel_scale
+    made = completed(base, tmp_path, recipe)
+    assert all(torch.equal(value, tensors[name]) for name, value in made.model.score_network.state_dict().items())
+    assert fingerprint(made.model.classifier.network) == facts["classifier"] and made.vocoder is base.vocoder
+    assert made.config.origin["subnet"]["step"] == 4 and made.config.origin["classifier"] == base.config.origin["classifier"]
+    assert made.card == "# high, low, mid: another voice on a classifier that was there\n"
+    write_bundle(made, tmp_path / "b")
+    assert len(Duovox.from_pretrained(tmp_path / "b").generate("low", n=2)) == 2
+
+
+def test_a_subnet_on_a_bundle_hears_words_that_it_does_not_know_without_labels(
+    bundle_folder: Path, tiny_words: Path, tiny_recipe: Recipe, tmp_path: Path
+) -> None:
+    words = Path(shutil.copytree(tiny_words, tmp_path / "words"))
+    (words / "high").rename(words / "shrill")
+    prepare(words, tmp_path / "features", tiny_recipe.mel, progress=False)
+    start_training("subnet", tiny_recipe, tmp_path / "features", tmp_path / "runs", device="cpu", precision="fp32", on=bundle_folder)
+    facts, _ = read_weights(tmp_path / "runs" / "subnet")
+    assert facts["labels"] == ["high", "low", "mid"] and facts["clips"] == 18
+    with pytest.raises(BundleError, match="no bundle at"):
+        start_training("subnet", tiny_recipe, tmp_path / "features", tmp_path / "r", device="cpu", on=tmp_path / "nothing")
+    assert not (tmp_path / "r").exists()

@@ -1,4 +1,4 @@
-"""bundle.py: what is written is read back; every kind of damage is one line that names the file; nothing half-written."""
+"""bundle/: what is written is read back; every kind of damage is one line that names the file; nothing half-written."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from duovox import bundle
-from duovox import bundle as module
-from duovox.bundle import Bundle, locate, read_bundle, write_bundle
+from duovox import files as module
+from duovox.bundle import Bundle, locate, locating, read_bundle, write_bundle
 from duovox.config import Calibration
 from duovox.contracts import BundleError, ConfigError, OutputError
 from duovox.sound.vocoder.istft_net import ISTFTNet
@@ -399,7 +398,7 @@ def test_a_name_is_a_bundle_in_the_package(bundle_folder: Path, tmp_path: Path, 
     package = tmp_path / "package"
     (package / "bundles").mkdir(parents=True)
     (package / "bundles" / "other").symlink_to(bundle_folder)
-    monkeypatch.setattr(bundle, "__file__", str(package / "bundle.py"))
+    monkeypatch.setattr(locating, "BUNDLES", package / "bundles")
     (tmp_path / "other").mkdir()
     (tmp_path / "third").mkdir()
     monkeypatch.chdir(tmp_path)

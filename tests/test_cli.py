@@ -24,7 +24,7 @@ from duovox import Duovox, __version__, files
 from duovox.bundle import Bundle, write_bundle
 from duovox.cli import main
 from duovox.commands.options import parse_seconds
-from duovox.config import Recipe, write_recipe
+from duovox.config import PRESETS, Recipe, write_recipe
 from duovox.contracts import ConfigError
 from duovox.sound.audio import write_audio
 
@@ -175,6 +175,17 @@ def test_generate_writes_sound_story_and_picture(run: Run, here: Path, bundle_fo
     assert result.out == f"a/low.wav: low, seed 3, heard as {heard} ({clip.probabilities[heard]:.3f})\n"
 
 
+def test_the_story_says_the_preset_and_the_arithmetic(run: Run, here: Path, bundle_folder: Path) -> None:
+    words = ["generate", "high", "--bundle", bundle_folder, "--out", "high.wav", "--keep-faulty", "--force"]
+    assert run(*words).code == 0
+    story = json.loads((here / "high.json").read_text())
+    assert (story["settings"]["preset"], story["precision"]) == ("own", "fp32")
+    assert run(*words, "--preset", "balanced", "--steps", "3", "--precision", "bf16").code == 0
+    story = json.loads((here / "high.json").read_text())
+    assert (story["settings"]["preset"], story["settings"]["steps"], story["precision"]) == ("balanced", 3, "bf16")
+    assert story["settings"]["sampler"] == PRESETS["balanced"]["sampler"]
+
+
 def test_generate_names_clips_in_a_folder_and_twice_gives_the_same_bytes(run: Run, here: Path, bundle_folder: Path) -> None:
     for out, batch in (("one", 1), ("two", 1)):
         words = ["generate", "any", "--n", 2, "--seed", 7, "--out", out, "--bundle", bundle_folder, "--batch", batch, "--format", "ogg"]
@@ -232,6 +243,7 @@ def test_nothing_is_overwritten_without_force(
         (["high", "--batch", "0"], ["at least 1"]),
         (["high", "--seed", "-1"], ["seed"]),
         (["high", "--interval", "3", "1"], ["guidance_low"]),
+        (["high", "--preset", "turbo"], ["preset turbo needs a distilled student", "use preset balanced"]),
         (["seven"], ["unknown label 'seven'", "high, low, mid"]),
         (["../seven"], ["unknown label '../seven'"]),
         (["x" * 300], ["unknown label"]),

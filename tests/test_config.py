@@ -7,7 +7,7 @@ import math
 import tomllib
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,10 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duovox.config import (
+    PRESETS,
     EncoderConfig,
     MelConfig,
     MelScale,
     NoiseConfig,
+    PresetName,
     Recipe,
     SampleConfig,
     SubnetConfig,
@@ -87,7 +89,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
     [
         ({"mel": {"hop_lenght": 256}}, ["mel", "'hop_lenght'", "did you mean 'hop_length'?"]),
         ({"trian_subnet": {}}, ["'trian_subnet'", "did you mean 'train_subnet'?"]),
-        ({"sample": {"zzzz": 1}}, ["sample", "'zzzz'", "known: gamma, guidance_high, guidance_low, guide_at, sampler, schedule, steps"]),
+        ({"sample": {"zzzz": 1}}, ["sample", "'zzzz'", "known: gamma, guidance_high, guidance_low, guide_at, preset, "]),
         ({"subnet": 3}, ["subnet", "expected a table", "3"]),
         ({"subnet": {"fusion": "sum"}}, ["subnet.fusion", "'sum'", "'attention', 'concat'"]),
         ({"classifier": {"blocks": 2.5}}, ["classifier.blocks", "expected int", "2.5"]),
@@ -164,6 +166,7 @@ def test_sizes_must_be_positive(kind: type, name: str, value: int) -> None:
         (TrainConfig, {"stretch_mel": -0.1}, "stretch_mel"),
         (TrainConfig, {"stretch_mel": 1.0}, "stretch_mel"),
         (TrainConfig, {"balance": -0.5}, "balance"),
+        (SampleConfig, {"preset": "fast"}, "preset: 'fast' is none of 'own', 'quality', 'balanced', 'turbo', 'paper'"),
         (SampleConfig, {"sampler": "euler"}, "sampler: 'euler' is none of 'heun', 'dpmpp_2m', 'euler_maruyama'"),
         (SampleConfig, {"guidance_low": 2.0, "guidance_high": 2.0}, "guidance_low 2.0 must lie below guidance_high 2.0"),
     ],
@@ -254,3 +257,26 @@ def test_the_paper_recipe_has_the_papers_size() -> None:
     assert costs.subnet_parameters == pytest.approx(4.4e6, rel=0.05)
     assert costs.unconditional_gmacs == pytest.approx(12.07, rel=0.1)
     assert costs.guided_gmacs == pytest.approx(16.44, rel=0.1)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_named_settings_and_what_is_given_beside_it_wins(name: PresetName) -> None:
+    own = SampleConfig(steps=9, gamma=1.5, guidance_low=0.2, schedule="early", guide_at="estimate")
+    begun = own.changed({"preset": name})
+    assert begun == replace(own, preset=name, **PRESETS[name])
+    assert (begun.gamma, begun.guide_at) == (1.5, "estimate"), "which the bundle knows best"
+    assert own.changed({"preset": name, "steps": 5, "gamma": 0.0}) == replace(begun, steps=5, gamma=0.0)
+    assert begun.changed({"steps": 6}) == replace(begun, steps=6), "a preset is applied once"
+
+
+def test_presets_are_what_they_are_said_to_be() -> None:
+    """`paper` is 100 evaluations of Euler-Maruyama; each is a preset of the class, and says only what fields say."""
+    assert tuple(PRESETS) == get_args(PresetName)
+    paper = SampleConfig().changed({"preset": "paper"})
+    assert (paper.sampler, paper.steps, paper.guidance_low, paper.guidance_high) == ("euler_maruyama", 100, 0.0, math.inf)
+
+
+@pytest.mark.parametrize("value", ["fast", "", 3, ["quality"]])
+def test_what_is_no_preset(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"sample.preset: .* is none of 'own', 'quality', 'balanced', 'turbo', 'paper'"):
+        SampleConfig().changed({"preset": value})

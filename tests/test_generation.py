@@ -217,6 +217,7 @@ def test_clips_of_other_settings_or_another_model_are_never_mixed(voice: Duovox,
     with pytest.raises(OutputError, match="made with model = "):
         fill_folder(mute, folder, plan, QUICK)
     assert contents(folder) == before
+    assert fill_folder(voice, folder, plan, replace(QUICK, preset="quality")), "where equal settings began decides no clip"
     assert fill_folder(voice, folder, plan, QUICK, "neural"), "which is what it is anyway"
     for damaged in ("{", "[]", "3"):
         (folder / SETTINGS).write_text(damaged)
@@ -232,6 +233,7 @@ def test_folders_made_by_the_first_version_go_on() -> None:
         "model": "7d7bb046581090933482dd57a823990c369193c51cd19c90ae37344be5e7c8e2",
         "unconditional": False,
         "sample": {
+            "preset": "own",
             "sampler": "heun",
             "steps": 14,
             "gamma": 3.0,

@@ -9,16 +9,17 @@ from typing import Any, Literal
 import pytest
 import torch
 from conftest import label_gradient
-from torch import Tensor
+from torch import Tensor, nn
 
 from duovox.classifiers.frozen import fingerprint
-from duovox.config import Recipe, read_recipe
-from duovox.contracts import ShapeError
+from duovox.config import Recipe, UNetConfig, read_recipe
+from duovox.contracts import GuideAt, ShapeError
 from duovox.diffusion.noise import precondition
 from duovox.diffusion.taps import NO_LABEL, read_taps
 from duovox.model import Conditioned, ScoreModel, build_classifier, build_model, nearest_stage, place_taps, tap_shapes
 from duovox.networks.base import TappedClassifier
 from duovox.networks.scoresubnet import TapShape
+from duovox.networks.unet import UNet
 
 SIGMA = torch.tensor([0.1, 1.0, 20.0])
 LABEL = torch.tensor([0, 1, 2])
@@ -54,6 +55,36 @@ def test_taps_have_the_announced_shapes(tiny_model: ScoreModel) -> None:
     announced = [(3, s.channels, s.rows, s.columns) for s in tiny_model.score_network.shapes]
     assert [tuple(a.shape) for a in taps.activations] == announced
     assert [tuple(g.shape) for g in taps.gradients or ()] == announced
+
+
+@pytest.mark.parametrize("score_model", ["subnet", "unet"])
+@pytest.mark.parametrize("at", ["noised", "estimate"])
+def test_channels_last_is_the_same_model(
+    tiny_recipe: Recipe, make_model: MakeModel, score_model: Literal["subnet", "unet"], at: GuideAt
+) -> None:
+    """Every convolution of ours lies so, and denoised and guidance are those of the default layout."""
+    recipe = replace(tiny_recipe, score_model=score_model, unet=UNetConfig(2, (8, 12), (8, 12), 1, 1, 16, 4))
+    usual, model = make_model(recipe), make_model(recipe).to_channels_last()
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in model.parameters() if p.ndim == 4)
+    for ours, wanted in zip(
+        label_gradient(model, LABEL, noised(), SIGMA, at), label_gradient(usual, LABEL, noised(), SIGMA, at), strict=True
+    ):
+        torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_classifier_of_someone_else_s_keeps_its_layout(tiny_recipe: Recipe) -> None:
+    class Theirs(TappedClassifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(1, 4, 3)
+
+        def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
+            return self.layer(noised).mean(dim=(2, 3))
+
+    unet = UNet(UNetConfig(2, (8, 12), (8, 12), 1, 1, 16, 4))
+    model = ScoreModel(Theirs(), unet, tiny_recipe.mel, tiny_recipe.noise).to_channels_last()
+    assert model.classifier.network.layer.weight.is_contiguous()
+    assert unet.stem.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("kind", ["edm", "vp"])

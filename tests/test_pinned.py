@@ -22,8 +22,20 @@ from numpy.typing import NDArray
 from duovox import Duovox
 
 FOLDER = Path(__file__).parent / "pinned"
-COMMANDS = ("generate", "classify", "data prepare", "data fetch", "train", "bundle", "calibrate", "taps", "repurpose", "evaluate")
-COMMANDS += ("experiment", "judge", "inspect", "export", "serve", "")
+COMMANDS = (
+    "generate",
+    "classify",
+    "data prepare",
+    "data fetch",
+    "data respeak",
+    "train",
+    "bundle",
+    "calibrate",
+    "taps",
+    "repurpose",
+    "evaluate",
+)
+COMMANDS += ("experiment", "judge", "inspect", "export", "serve", "solve", "")
 CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "three, the first settings": ("three", {"steps": 4}),
     "zero, no guidance": ("zero", {"steps": 4, "gamma": 0.0}),
@@ -36,6 +48,11 @@ CASES: dict[str, tuple[str | None, dict[str, object]]] = {
     "no label": (None, {"steps": 4}),
 }
 """What is asked of the shipped bundle: label and settings, seeds 7 and 8 each."""
+
+
+ROUNDING, ROUNDING_AT_THE_ESTIMATE = 1e-4, 1e-3
+"""How far a log-mel may lie from the recorded one on the same processor, where only the order of sums changed (the layout of memory, say):
+in float64 the same clips lie 1e-4 from either, and 9e-4 where the gradient goes through the denoiser."""
 
 
 def processor() -> str:
@@ -157,7 +174,8 @@ def test_the_same_seeds_give_the_same_clips() -> None:
         wanted = {name: before[name] for name in before.files if name != "processor"}
     assert now.keys() == wanted.keys()
     for name, values in now.items():
-        assert np.abs(values - wanted[name]).max() <= (1e-5 if same_machine else 0.05), name
+        rounding = ROUNDING_AT_THE_ESTIMATE if "estimate" in name else ROUNDING
+        assert np.abs(values - wanted[name]).max() <= (rounding if same_machine else 0.05), name
 
 
 def test_the_shipped_files_hold_the_same_tensors() -> None:

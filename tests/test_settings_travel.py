@@ -20,6 +20,7 @@ from duovox.serve.app import create_app
 from duovox.serve.settings import ServeConfig
 
 OTHER: dict[str, Any] = {
+    "preset": "quality",
     "sampler": "dpmpp_2m",
     "steps": 4,
     "gamma": 0.7,

@@ -12,6 +12,8 @@ from duovox import Duovox
 from duovox.bundle import FILES
 from duovox.cli import main
 from duovox.data import SC09
+from duovox.evaluation.judge import Judge, packaged_judge
+from duovox.sound.audio import read_excerpt
 
 FOLDER = Path(duovox.__file__).parent / "bundles" / "sc06"
 WORDS = SC09[:6]
@@ -78,3 +80,20 @@ def test_it_hears_real_recordings(voice: Duovox, recordings: Path) -> None:
             right.append(max(heard, key=heard.__getitem__) == word)
     assert len(right) >= 20
     assert np.mean(right) >= 0.85
+
+
+def test_a_judge_of_28_words_hears_real_ones(recordings: Path) -> None:
+    """Four speakers a word of three corpora, two of them held out; a second each, as `classify` would hear them."""
+    judge = Judge.load(packaged_judge(["sieben"]))
+    assert len(judge.labels) == 28 and {"zero", "nine", "fuenf", "yes"} <= set(judge.labels)
+    files = [
+        file
+        for corpus in ("heidelberg_english", "heidelberg_german", "mini_speech_commands")
+        for folder in sorted((recordings / corpus).iterdir())
+        if folder.is_dir() and folder.name in judge.labels
+        for file in sorted(file for file in folder.iterdir() if file.suffix in (".ogg", ".wav", ".flac"))[::60][:4]
+    ]
+    waves = np.stack([read_excerpt(file, 16000, 16000).wave for file in files])
+    heard = judge.score(waves).probabilities.argmax(axis=1)
+    right = np.mean([judge.labels[best] == file.parent.name for best, file in zip(heard, files, strict=True)])
+    assert len(files) > 90 and right > 0.9, right

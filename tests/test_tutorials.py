@@ -29,6 +29,11 @@ TINY = {
     "--recipe compact": "--recipe tiny.toml",
     "n=50": "n=1",
     "duovox evaluate clips": "duovox evaluate clips --no-fid",
+    "--init sc06 --time-budget 10m": "--init sc06 --recipe words.toml --updates 2",
+    "--init sc06 --time-budget 20m": "--init sc06 --recipe words.toml --updates 2",
+    "--time-budget 5m": "--recipe words.toml --updates 2",
+    "duovox bundle run ": "duovox bundle run --recipe words.toml ",
+    "--n 20": "--n 1 --no-fid --steps 2 --gamma 0.3",
 }
 """What the test writes in the place of what the tutorials say."""
 
@@ -52,6 +57,25 @@ updates = 2
 batch = 4
 warmup = 1
 """
+
+
+WORDS_RECIPE = """
+[classifier]
+[subnet]
+blocks = 2
+fusion = "concat"
+gradient_taps = "label"
+[train_classifier]
+batch = 4
+warmup = 1
+[train_subnet]
+batch = 4
+warmup = 1
+[train_judge]
+batch = 4
+warmup = 1
+"""
+"""Networks of the shipped bundle's size, to start from its weights; trained on next to nothing."""
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
@@ -139,6 +163,21 @@ def test_a_hugging_face_folder(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert len(proposed) == 4 + 5
     assert [words for words in proposed if words not in given] == [], "the tutorial goes on as duovox proposes"
     assert (place / "whisper_run/spoken.wav").is_file() and (place / "whisper_tuned/spoken.wav").is_file()
+
+
+@pytest.mark.usefixtures("anything_is_speech")
+def test_your_own_words(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two words by ten speakers, from the shipped weights to a bundle that speaks them and a judge's report."""
+    (place / "words.toml").write_text(WORDS_RECIPE, encoding="utf-8")
+    for number in range(20, 34):
+        for word, pitch, code in (("beijing", "low", "06"), ("close", "high", "17")):
+            write_audio(place / "words" / word / f"s{number}-{code}-00.ogg", tone(pitch, number, 16000), 16000, parents=True)
+    run("your_own_words.md")
+    said = capsys.readouterr()
+    assert "speakers: 14 by the pattern" in said.out + said.err
+    assert re.search(r"classifier: \d+ tensors taken over from sc06 .*new: head\.3\.bias, head\.3\.weight", said.out + said.err)
+    assert re.search(r"subnet: \d+ tensors taken over from sc06 .*new: none", said.out + said.err)
+    assert len(list((place / "clips").glob("*/0.wav"))) == 2 and (place / "beijing.wav").is_file() and (place / "scores.md").is_file()
 
 
 @pytest.mark.parametrize("path", sorted(TUTORIALS.glob("*.md")), ids=lambda path: path.stem)

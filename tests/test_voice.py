@@ -298,6 +298,20 @@ def test_guidance_is_given_the_settings(voice: Duovox) -> None:
     assert voice._denoiser(None, 2, SampleConfig()) is voice.bundle.model
 
 
+def test_turbo_is_refused_where_there_is_no_student(voice: Duovox) -> None:
+    begun = voice.config.recipe.sample.changed({"preset": "turbo"})
+    for speak in (
+        lambda: voice.generate("low", preset="turbo"),
+        lambda: voice.generate("low", settings=begun),
+        lambda: voice.generate_batch([("low", 0)], begun),
+        lambda: voice.settings(preset="turbo", steps=2),
+    ):
+        with pytest.raises(BundleError, match=r"^preset turbo needs a distilled student, and this bundle holds none; use preset balanced$"):
+            speak()
+    assert list(voice.presets()) == ["own", "quality", "balanced", "paper"]
+    assert voice.generate("low", preset="balanced", keep_faulty=True)[0].settings == voice.presets()["balanced"]
+
+
 def test_both_vocoders_and_a_bundle_without_one(tiny_bundle: Bundle, voice: Duovox) -> None:
     mute = Duovox(dataclasses.replace(tiny_bundle, vocoder=None))
     (clip,) = mute.generate("low")
@@ -404,6 +418,11 @@ def test_noise_has_one_stream_per_seed() -> None:
     alone = SeededNoise([4], (1, 40, 50), CPU)
     assert torch.equal(alone()[0], first[1]) and torch.equal(alone()[0], second[1])
     assert first[:2].mean().item() == pytest.approx(0, abs=0.06) and first[:2].std().item() == pytest.approx(1, abs=0.06)
+
+
+def test_a_voice_computes_channels_last(voice: Duovox) -> None:
+    weights = [p for p in voice.bundle.model.parameters() if p.ndim == 4]
+    assert weights and all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
 def test_moving_to_a_device_moves_everything(bundle_folder: Path) -> None:

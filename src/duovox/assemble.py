@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,18 +11,20 @@ from torch import Tensor, nn
 from duovox.bundle import FORMAT, Bundle, BundleConfig
 from duovox.classifiers.frozen import fingerprint
 from duovox.classifiers.loading import needs
-from duovox.config import ExternalConfig, Recipe
+from duovox.config import ExternalConfig, Recipe, Schooling, from_dict
 from duovox.contracts import BundleError
 from duovox.files import differences
 from duovox.labels import shown
-from duovox.model import build_model
+from duovox.model import ScoreModel, build_model
+from duovox.networks.base import TappedClassifier
 from duovox.provenance import git_revision
-from duovox.runs import Part, classifier_folder, fill_classifier, read_weights, recipe_of_part, scale_of
+from duovox.runs import Part, classifier_folder, fill_classifier, on_base, read_weights, recipe_of_part, scale_of
 from duovox.sound.vocoder.istft_net import ISTFTNet
+from duovox.student import Student, build_student
 
-ORIGIN = ("step", "seconds", "clips", "data", "schedule", "init", "start", "speakers")
+ORIGIN = ("step", "seconds", "clips", "data", "schedule", "init", "start", "speakers", "teacher")
 """The facts of a run that a bundle keeps; `schedule`, `init` and `start` where a run had a schedule of its own or began with other weights,
-`speakers` where some are unknown."""
+`speakers` where some are unknown, `teacher` of a student."""
 
 
 def assemble(
@@ -41,24 +44,88 @@ def assemble(
     """
     folder = on or classifier_folder(out, recipe)
     facts, tensors = _part_of(folder, "original" if folder.name == "original" else "classifier", recipe)
-    subnet_facts, subnet_tensors = _part_of(out / "subnet", "subnet", recipe)
-    model = build_model(recipe, fill_classifier(folder, recipe, scale_of(facts), len(facts["labels"]), tensors, network))
-    if fingerprint(model.classifier.network) != subnet_facts["classifier"]:
-        raise BundleError(f"{out}/subnet was trained on another classifier than the one in {folder}; train the subnet again")
-    model.score_network.load_state_dict(subnet_tensors, strict=True)
+    classifier = fill_classifier(folder, recipe, scale_of(facts), len(facts["labels"]), tensors, network)
+    subnet_facts, model = _speaking(out / "subnet", recipe, classifier)
     runs = {"classifier": facts, "subnet": subnet_facts}
     if (out / "vocoder").is_dir():
-        runs["vocoder"], vocoder_tensors = _part_of(out / "vocoder", "vocoder", recipe)
-        vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
-        vocoder.load_state_dict(vocoder_tensors, strict=True)
-    origin = {part: {key: run[key] for key in ORIGIN if key in run} for part, run in runs.items()}
+        runs["vocoder"], vocoder = _vocoder_of(out / "vocoder", recipe)
+    student = None
+    if (out / "student").is_dir():
+        runs["student"], student = _student_of(out / "student", recipe, model.classifier.network)
     languages = subnet_facts.get("languages", {}) | facts.get("languages", {})
     languages = {label: languages[label] for label in facts["labels"] if label in languages}
     config = BundleConfig(
-        FORMAT, tuple(facts["labels"]), recipe, scale_of(facts), git_revision(), origin, scores or {}, languages=languages
+        FORMAT,
+        tuple(facts["labels"]),
+        recipe,
+        scale_of(facts),
+        git_revision(),
+        _origin(runs),
+        scores or {},
+        languages=languages,
+        schooling=student.schooling if student else None,
     )
     card = card or (external_card(recipe.external) if recipe.external else "")
-    return Bundle(config, model, vocoder, with_speaker_notes(card, config))
+    return Bundle(config, model, vocoder, with_speaker_notes(card, config), student)
+
+
+def completed(base: Bundle, out: Path, recipe: Recipe, scores: dict[str, Any] | None = None, card: str = "") -> Bundle:
+    """A bundle with the subnet, the student and the vocoder that were trained for it in `out`, those of `recipe`, in the place of its own.
+
+    With another subnet its student, scores and card are left out: they were the old one's. Raises `BundleError` where `out` holds none of
+    these, or a classifier of its own, and for what was trained on another classifier.
+    """
+    held = [part for part in ("classifier", "subnet", "student", "vocoder") if (out / part).is_dir()]
+    if not held:
+        raise BundleError(f"{out} holds no subnet, student or vocoder; train one there first")
+    if "classifier" in held:
+        raise BundleError(f"{out} holds a classifier of its own; leave --base out")
+    ours = {name: getattr(recipe, name) for part in held if part != "subnet" for name in (part, f"train_{part}")}
+    recipe = replace(on_base(base.config.recipe, recipe) if "subnet" in held else base.config.recipe, **ours)
+    runs: dict[str, dict[str, Any]] = {}
+    model, student, vocoder, old_scores = base.model, base.student, base.vocoder, base.config.scores
+    if "subnet" in held:
+        runs["subnet"], model = _speaking(out / "subnet", recipe, base.model.classifier.network)
+        student, old_scores, card = None, {}, card or f"# {', '.join(base.config.labels)}: another voice on a classifier that was there\n"
+    if "student" in held:
+        runs["student"], student = _student_of(out / "student", recipe, base.model.classifier.network)
+    if "vocoder" in held:
+        runs["vocoder"], vocoder = _vocoder_of(out / "vocoder", recipe)
+    origin = {part: run for part, run in base.config.origin.items() if part != "student" or student is not None} | _origin(runs)
+    schooling = student.schooling if student else None
+    config = replace(base.config, recipe=recipe, origin=origin, schooling=schooling, scores=old_scores | (scores or {}))
+    return Bundle(config, model, vocoder, with_speaker_notes(card, config) if card else base.card, student)
+
+
+def _origin(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {part: {key: run[key] for key in ORIGIN if key in run} for part, run in runs.items()}
+
+
+def _speaking(folder: Path, recipe: Recipe, classifier: TappedClassifier) -> tuple[dict[str, Any], ScoreModel]:
+    """Facts of a subnet's run, and the model of it and the classifier that it was trained on."""
+    facts, tensors = _part_of(folder, "subnet", recipe)
+    if fingerprint(classifier) != facts["classifier"]:
+        raise BundleError(f"{folder} was trained on another classifier than this one; train the subnet again")
+    model = build_model(recipe, classifier)
+    model.score_network.load_state_dict(tensors, strict=True)
+    return facts, model.eval().requires_grad_(False)
+
+
+def _vocoder_of(folder: Path, recipe: Recipe) -> tuple[dict[str, Any], ISTFTNet]:
+    facts, tensors = _part_of(folder, "vocoder", recipe)
+    vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
+    vocoder.load_state_dict(tensors, strict=True)
+    return facts, vocoder.eval().requires_grad_(False)
+
+
+def _student_of(folder: Path, recipe: Recipe, classifier: TappedClassifier) -> tuple[dict[str, Any], Student]:
+    """Facts of a student's run, and the student on the classifier that it was trained on."""
+    facts, tensors = _part_of(folder, "student", recipe)
+    if fingerprint(classifier) != facts["classifier"]:
+        raise BundleError(f"{folder} was trained on another classifier; train the student again")
+    student = build_student(recipe, classifier, len(facts["labels"]), from_dict(Schooling, facts["schooling"], "schooling"))
+    student.network.load_state_dict(tensors, strict=True)
+    return facts, student.eval().requires_grad_(False)
 
 
 def with_speaker_notes(card: str, config: BundleConfig) -> str:

@@ -12,13 +12,13 @@ import sys
 import tyro
 
 from duovox import __version__
-from duovox.commands.data import fetch, prepare
+from duovox.commands.data import fetch, prepare, respeak
 from duovox.commands.exporting import export
 from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
 from duovox.commands.serving import serve
 from duovox.commands.speaking import classify, generate
-from duovox.commands.training import bundle, calibrate, train
+from duovox.commands.training import bundle, calibrate, solve, train
 from duovox.contracts import DuovoxError
 from duovox.text import printable
 
@@ -26,10 +26,12 @@ app = tyro.extras.SubcommandApp()
 data_app = tyro.extras.SubcommandApp()
 data_app.command(fetch)
 data_app.command(prepare)
+data_app.command(respeak)
 app.command(generate)
 app.command(classify)
 app.command(data_app, name="data")
 app.command(train)
+app.command(solve)
 app.command(evaluate)
 app.command(experiment)
 app.command(judge)

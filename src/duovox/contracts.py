@@ -71,6 +71,14 @@ class Denoiser(Protocol):
         ...
 
 
+class FlowMap(Protocol):
+    """Where the probability flow leads: the estimate G of a jump from one noise level to a lower one (see `diffusion.flow_map`)."""
+
+    def __call__(self, noised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
+        """noised (B, ...) at sigma (B,), to (B,) < sigma -> G (B, ...), with x_to = (to / sigma) noised + (1 - to / sigma) G."""
+        ...
+
+
 class Classifier(Protocol):
     """p(label | noised data, sigma), as logits."""
 

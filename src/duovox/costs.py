@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from duovox.contracts import GuideAt
 from duovox.guides import LabelGuide
 from duovox.model import Conditioned, ScoreModel
+from duovox.student import Student
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,11 @@ def count_costs(model: ScoreModel, guide_at: GuideAt = "noised") -> Costs:
         gmacs(lambda: model(noised, sigma)),
         gmacs(lambda: Conditioned(model, label).with_gradients(noised, sigma, [guide])),
     )
+
+
+@torch.no_grad()
+def student_gmacs(student: Student) -> float:
+    """GMACs of one evaluation of a student."""
+    noised, sigma = torch.zeros(1, 1, student.model.mel.n_mels, student.model.mel.frames), torch.ones(1)
+    label = torch.zeros(1, dtype=torch.long)
+    return gmacs(lambda: student(noised, sigma, 0 * sigma, label, 3 * sigma))

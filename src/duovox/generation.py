@@ -124,7 +124,7 @@ def fill_folder(
     or clips of other settings or that another run is filling, and what `Duovox.generate_batch` raises.
     """
     plan = check_plan(voice, plan)
-    settings, batches = settings or voice.config.recipe.sample, cut(plan, batch)
+    settings, batches = voice.settings(settings), cut(plan, batch)
     facts = deciding_facts(voice, settings, plan[0].label is None, vocoder)
     with claimed(folder):
         settle(folder, facts)
@@ -152,6 +152,9 @@ def deciding_facts(
     recipe = {name: value for name, value in to_dict(config.recipe).items() if name in _DECIDING}
     parts: list[Any] = [_fingerprint(model), fingerprint(own) if own is not None else "", config.digests]
     parts += [recipe, to_dict(config.mel_scale), to_dict(config.calibration)]
+    if settings.sampler == "student":
+        student = voice.choose_student(settings)
+        parts += [fingerprint(student.network), to_dict(student.config), to_dict(student.schooling)]
     return {
         "format": FORMAT,
         "model": hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest(),
@@ -190,6 +193,8 @@ def settle(folder: Path, facts: dict[str, Any]) -> None:
 
 def _require_same(path: Path, facts: dict[str, Any]) -> None:
     for name, old, new in differences(completed(_read_json(path)), facts):
+        if name == "sample.preset":  # where the settings began decides no clip
+            continue
         raise OutputError(f"the clips in {path.parent} were made with {name} = {old!r}, now it is {new!r}; choose a new folder")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,7 +25,7 @@ from duovox.model import build_classifier, build_external
 from duovox.networks.base import TappedClassifier
 from duovox.sound.mel import fit_scale
 
-Part = Literal["classifier", "subnet", "vocoder", "judge"]
+Part = Literal["classifier", "subnet", "student", "vocoder", "judge"]
 
 LATER_SETTINGS: dict[str, Any] = {"output_kind": "logits", "output_axes": "BK", "gain_db": 0.0, "stretch_mel": 0.0, "balance": 0.0}
 """Settings of a classifier made elsewhere and of trainings that came after the first run folders, and their defaults."""
@@ -50,11 +51,18 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
         "original": (*common, "external"),
         "classifier": classifier,
         "subnet": (*classifier, *seen, *score, "train_subnet"),
+        "student": (*common, "classifier" if recipe.external is None else "external", "subnet", "student", "train_student"),
         "vocoder": ("mel", "vocoder", "train_vocoder"),
         "judge": (*["judge"] * (recipe.judge != Recipe.judge), "train_judge"),
     }[part]
     settings = to_dict(recipe)
     return settled({"name": recipe.name, **{name: settings[name] for name in needed}})
+
+
+def on_base(base: Recipe, recipe: Recipe) -> Recipe:
+    """The recipe of a bundle with the score model, the data it sees and its training from another recipe."""
+    ours = ("score_model", "subnet", "unet", "subnet_sees", "train_subnet")
+    return replace(base, **{name: getattr(recipe, name) for name in ours})
 
 
 def settled(settings: Mapping[str, Any]) -> dict[str, Any]:

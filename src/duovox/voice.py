@@ -7,6 +7,7 @@ labels at once; `calibrate` fits how far the classifier is believed at each nois
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, get_args
@@ -19,19 +20,22 @@ from torch import Tensor, nn
 from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundle
 from duovox.calibration import Level, calibrate
 from duovox.clip import MAX_LOG_MEL, Clip, Heard, VocoderName, check_request, fault_of, refuse_faulty
-from duovox.config import SampleConfig
-from duovox.contracts import BundleError, ConfigError, Denoiser, GenerationError
+from duovox.config import PRESETS, PresetName, SampleConfig
+from duovox.contracts import NO_LABEL, BundleError, ConfigError, Denoiser, GenerationError
+from duovox.devices import Precision, choose_autocast
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
-from duovox.diffusion.sampling import Callback, sample
+from duovox.diffusion.sampling import Callback, sample, sample_jumps
 from duovox.guides import LabelGuide
 from duovox.labels import resolve
-from duovox.model import Conditioned
+from duovox.model import Conditioned, ScoreModel
 from duovox.networks.encoder import log_probabilities
 from duovox.runs import features_for
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.audio import as_sound, is_file, read_excerpt
 from duovox.sound.hearing import hear
 from duovox.sound.mel import LogMel, unscale_mel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
+from duovox.student import Student, Taught
 
 __all__ = ["MAX_LOG_MEL", "Clip", "Duovox", "Heard", "VocoderName", "fault_of", "refuse_faulty"]
 
@@ -42,13 +46,17 @@ class Duovox:
     def __init__(self, bundle: Bundle) -> None:
         self.config: BundleConfig = bundle.config
         self.bundle = bundle
+        for model in self._models():
+            model.to_channels_last()
         mel = bundle.config.recipe.mel
         self._log_mel = LogMel(mel)
         self._griffin_lim = GriffinLim(mel)
         self.device = torch.device("cpu")
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = "sc06", *, classifier: nn.Module | None = None, trust_code: bool = False) -> Duovox:
+    def from_pretrained(
+        cls, source: str | Path = DEFAULT_BUNDLE, *, classifier: nn.Module | None = None, trust_code: bool = False
+    ) -> Duovox:
         """Open a bundle: the name of one inside the package, a folder, or a hub id `owner/name` (needs `duovox[hub]`).
 
         A bundle of someone else's classifier may need code to rebuild it: `trust_code` runs what it names, `classifier` gives the
@@ -60,13 +68,20 @@ class Duovox:
         """Write the bundle to a folder; returns its config. Raises `OutputError`."""
         return write_bundle(self.bundle, folder, force)
 
-    def to(self, device: str | torch.device) -> Duovox:
-        """Move every network to a device."""
+    def to(self, device: str | torch.device, precision: Precision = "fp32") -> Duovox:
+        """Move every network to a device. `precision` is what classifier and score network sample in: `auto` takes bf16 where the device
+        is fast at it, which gives other clips of the same seeds."""
         self.device = torch.device(device)
-        for module in (self.bundle.model, self.bundle.vocoder, self._log_mel, self._griffin_lim):
+        for model in self._models():
+            model.autocast = choose_autocast(precision, self.device)
+        for module in (self.bundle.model, self.bundle.vocoder, self.bundle.student, self._log_mel, self._griffin_lim):
             if module is not None:
                 module.to(self.device)
         return self
+
+    def _models(self) -> list[ScoreModel]:
+        """The model, and the student's where there is one; they share the classifier."""
+        return [self.bundle.model, *([] if self.bundle.student is None else [self.bundle.student.model])]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -117,8 +132,8 @@ class Duovox:
         """Generate `n` clips of `label` (see `resolve_label`; None: whatever comes), with seeds seed, seed + 1, ...
 
         A clip depends on its seed and settings alone, not on `n` or `batch`. `settings` are the bundle's own if left out; `changes` are
-        fields of `SampleConfig` by name in the place of theirs (gamma=2, steps=20, ...), or interval=(low, high). Raises `LabelError`,
-        `ConfigError`, and `GenerationError`, also for clips that ran off to noise, unless `keep_faulty`.
+        fields of `SampleConfig` by name in the place of theirs (preset="quality", gamma=2, steps=20, ...), or interval=(low, high).
+        Raises `LabelError`, `ConfigError`, and `GenerationError`, also for clips that ran off to noise, unless `keep_faulty`.
         """
         if batch < 1:
             raise GenerationError(f"the batch must be at least 1, not {batch}")
@@ -130,9 +145,32 @@ class Duovox:
             refuse_faulty(clips)
         return clips
 
+    @property
+    def precision(self) -> Precision:
+        """What it samples in."""
+        return "bf16" if self.bundle.model.autocast == torch.bfloat16 else "fp32"
+
     def settings(self, settings: SampleConfig | None = None, **changes: Any) -> SampleConfig:
         """`settings` (the bundle's own if left out) with `changes`, as `generate` takes them. Raises `ConfigError`."""
-        return (settings or self.config.recipe.sample).changed(changes)
+        chosen = (settings or self.config.recipe.sample).changed(changes)
+        self.check_preset(chosen)
+        return chosen
+
+    def presets(self) -> dict[PresetName, SampleConfig]:
+        """The presets that this bundle has the parts for, as settings in full."""
+        found: dict[PresetName, SampleConfig] = {}
+        for name in PRESETS:
+            with suppress(BundleError, GenerationError):
+                found[name] = self.settings(preset=name)
+        return found
+
+    def check_preset(self, settings: SampleConfig) -> None:
+        """Raise `BundleError` for settings that need a student where the bundle has none, `GenerationError` for those that it was not
+        taught."""
+        if settings.preset == "turbo" and self.bundle.student is None:
+            raise BundleError("preset turbo needs a distilled student, and this bundle holds none; use preset balanced")
+        if settings.sampler == "student":
+            self.choose_student(settings)
 
     def generate_batch(
         self,
@@ -150,7 +188,7 @@ class Duovox:
         named = [label for label in labels if label is not None]
         if named and len(named) < len(labels):
             raise GenerationError("a batch cannot mix clips with a label and clips without one")
-        chosen, settings = self.choose_vocoder(vocoder), settings or self.config.recipe.sample
+        chosen, settings = self.choose_vocoder(vocoder), self.settings(settings)
         mels = self.sample_mels(named or None, seeds, settings, callback)
         return self._render(mels, labels, seeds, settings, chosen)
 
@@ -159,19 +197,28 @@ class Duovox:
     ) -> Tensor:
         """Scaled mels (B, 1, M, T), one per seed, of one label for all or one for each; unchecked, as the sampler leaves them."""
         mel, noise = self.config.recipe.mel, self.config.recipe.noise
+        shape = (1, mel.n_mels, mel.frames)
+        if settings.sampler == "student":
+            student = self.choose_student(settings)
+            taught = Taught(student, self._numbers(label, len(seeds)), settings.gamma)
+            return sample_jumps(taught, seeds, shape, student.levels(settings.steps), callback, self.device)
         denoiser = self._denoiser(label, len(seeds), settings)
-        return sample(denoiser, seeds, (1, mel.n_mels, mel.frames), settings, noise, callback, self.device)
+        return sample(denoiser, seeds, shape, settings, noise, callback, self.device)
+
+    def choose_student(self, settings: SampleConfig) -> Student:
+        """The bundle's student, which must know the settings. Raises `BundleError` where there is none, `GenerationError`."""
+        if self.bundle.student is None:
+            raise BundleError("this bundle has no student; train one (`duovox solve`, `duovox train student`), or take another sampler")
+        self.bundle.student.check(settings)
+        return self.bundle.student
 
     def _denoiser(self, label: str | Sequence[str] | None, count: int, settings: SampleConfig) -> Denoiser:
-        model, noise = self.bundle.model, self.config.recipe.noise
-        if label is None:
-            return model
-        names = [label] * count if isinstance(label, str) else label
-        numbers = torch.tensor([self.labels.index(name) for name in names], device=self.device)
-        guide = LabelGuide(model.classifier, numbers, settings.guide_at, noise.sigma_min, self.config.calibration)
-        low, high = settings.guidance_low, settings.guidance_high
-        schedule = GuidanceSchedule(settings.gamma, low, high, settings.schedule, noise.sigma_data)
-        return ClassifierGuidance(Conditioned(model, numbers), ((guide, schedule),))
+        return self.bundle.model if label is None else guided(self.bundle, self._numbers(label, count), settings)
+
+    def _numbers(self, label: str | Sequence[str] | None, count: int) -> Tensor:
+        """The numbers (B,) of the labels, `NO_LABEL` for none."""
+        names = [label] * count if label is None or isinstance(label, str) else label
+        return torch.tensor([NO_LABEL if name is None else self.labels.index(name) for name in names], device=self.device)
 
     @torch.no_grad()
     def _render(
@@ -229,3 +276,15 @@ class Duovox:
         """The label that is meant, None for none. Raises `LabelError` for one it does not know, and `GenerationError` for an impossible
         seed or number of clips."""
         return check_request(label, seed, n, self.resolve_label)
+
+
+def guided(bundle: Bundle, numbers: Tensor, settings: SampleConfig, gamma: Tensor | None = None) -> Denoiser:
+    """A bundle's model guided towards labels, given by their numbers (B,), as `settings` say; `gamma` (B,) takes the place of theirs.
+
+    Where the number is `NO_LABEL`, gamma must be 0.
+    """
+    model, noise = bundle.model, bundle.config.recipe.noise
+    guide = LabelGuide(model.classifier, numbers.clamp(min=0), settings.guide_at, noise.sigma_min, bundle.config.calibration)
+    strength = settings.gamma if gamma is None else gamma
+    schedule = GuidanceSchedule(strength, settings.guidance_low, settings.guidance_high, settings.schedule, noise.sigma_data)
+    return ClassifierGuidance(Conditioned(model, numbers), ((guide, schedule),))

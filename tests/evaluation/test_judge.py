@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 
 from duovox import cli
 from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, OutputError, ShapeError
-from duovox.evaluation.judge import CompactJudge, Judge, ResNeXt29, build_network, judge_mel
+from duovox.evaluation import judge as judge_module
+from duovox.evaluation.judge import CompactJudge, Judge, ResNeXt29, build_network, judge_mel, packaged_judge
 from duovox.sound.audio import read_audio
 from duovox.sound.hearing import fit_length
 
@@ -195,3 +196,12 @@ def test_the_command_makes_a_judge_of_public_weights(tmp_path: Path, capsys: pyt
     (tmp_path / "public.pth").write_bytes(b"\x80\x02}q\x00.")
     assert cli.main(["judge", str(tmp_path / "public.pth"), *words[2:]]) == 1
     assert "pickled weights are refused" in capsys.readouterr().err
+
+
+def test_the_packaged_judge_is_the_one_that_knows_the_labels_and_little_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    for name, labels in (("few", ("a", "b")), ("more", ("a", "b", "c"))):
+        Judge("compact", labels, build_network("compact", len(labels)).state_dict()).save(tmp_path / f"{name}.safetensors")
+    monkeypatch.setattr(judge_module, "JUDGES", tmp_path)
+    for labels, name in ((["b"], "few"), (["b", "a"], "few"), (["c", "a"], "more"), (["unheard"], "few")):
+        assert packaged_judge(labels) == tmp_path / f"{name}.safetensors"

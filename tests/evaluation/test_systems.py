@@ -114,6 +114,7 @@ def test_unconditional_clips_are_as_many_in_all(voice: Duovox, tmp_path: Path) -
 
 
 CHANGED = {
+    "preset": "quality",
     "sampler": "dpmpp_2m",
     "steps": 2,
     "gamma": 0.7,
@@ -134,7 +135,7 @@ def test_every_setting_reaches_the_sampler_the_record_and_the_note(
     monkeypatch.setattr(voice, "generate_batch", lambda batch, settings, *rest: used.append(settings) or generate(batch, settings, *rest))
     make_clips(voice, tmp_path / "clips", wanted)
     (settings,) = used
-    assert settings == replace(voice.config.recipe.sample, **{"steps": 1, name: CHANGED[name]})
+    assert settings == voice.config.recipe.sample.changed({"steps": 1, name: CHANGED[name]})
     assert json.loads((tmp_path / "clips" / SETTINGS).read_text())["sample"] == to_dict(settings)
     shown = {"sampler": "dpmpp_2m with", "steps": "with 2 steps", "gamma": "gamma 0.7"}.get(name, f"{name} {CHANGED[name]}")
     assert shown in read_made(voice, tmp_path / "clips", wanted).notes[0]

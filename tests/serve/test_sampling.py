@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 import duovox
 from duovox import Duovox
 from duovox.bundle import Bundle
-from duovox.config import SampleConfig
+from duovox.config import PRESETS, SampleConfig
 from duovox.contracts import ConfigError
 from duovox.serve.sampling import SETTINGS, changed, describe, differing, plain
 from duovox.serve.schemas import GenerateRequest
@@ -62,7 +62,7 @@ def test_every_field_goes_all_the_way(client: TestClient, voice: Duovox, name: s
     value = other(name, own)
     reply = generate(client, label="low", **{name: value})
     assert reply["settings"][name] == value
-    settings = dataclasses.replace(voice.config.recipe.sample, **{name: value})
+    settings = voice.settings(**{name: value})
     (made,) = voice.generate_batch([("low", 0)], settings)
     assert reply["clips"][0]["probabilities"] == pytest.approx(made.probabilities, abs=1e-4)
     call = ast.parse(reply["python"]).body[-1].value  # type: ignore[attr-defined]
@@ -73,6 +73,25 @@ def test_every_field_goes_all_the_way(client: TestClient, voice: Duovox, name: s
         assert named["interval"] == f"({settings.guidance_low!r}, {settings.guidance_high!r})".replace("inf", "float('inf')")
     else:
         assert words[words.index("--" + name.replace("_", "-")) + 1] == str(value) and named[name] == repr(value)
+
+
+def test_a_preset_comes_before_what_is_given_beside_it(client: TestClient) -> None:
+    """Also what is given back to the value that is the bundle's own."""
+    own = client.get("/v1/model").json()["defaults"]
+    reply = generate(client, label="low", preset="balanced", steps=own["steps"])
+    assert reply["settings"]["preset"] == "balanced" and reply["settings"]["steps"] == own["steps"]
+    assert reply["settings"]["sampler"] == PRESETS["balanced"]["sampler"] != own["sampler"]
+    assert f" --preset balanced --steps {own['steps']} " in reply["command"]
+    assert reply["python"].endswith(f".generate('low', n=1, seed=0, preset='balanced', steps={own['steps']})\n")
+
+
+def test_the_model_tells_its_presets_and_refuses_others(client: TestClient) -> None:
+    model = client.get("/v1/model").json()
+    assert list(model["presets"]) == ["own", "quality", "balanced", "paper"], "turbo needs a student"
+    assert model["presets"]["own"].items() <= model["defaults"].items()
+    assert model["presets"]["paper"]["steps"] == 100 and model["presets"]["paper"]["gamma"] == model["defaults"]["gamma"]
+    reply = client.post("/v1/generate", json={"label": "low", "preset": "turbo"})
+    assert reply.status_code == 422 and "needs a distilled student" in reply.json()["error"]["message"]
 
 
 def test_what_equals_the_bundles_own_is_not_written(client: TestClient, voice: Duovox) -> None:
@@ -146,7 +165,7 @@ def test_the_interval_is_short_for_two_settings() -> None:
 
 def test_every_sampler_has_a_number_of_steps_to_start_from() -> None:
     (sampler,) = (setting for setting in SETTINGS if setting.name == "sampler")
-    assert list(FEWEST_STEPS) == sampler.choices
+    assert [*FEWEST_STEPS, "student"] == sampler.choices, "a student says itself what it was taught"
 
 
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="no bundle sc06 in the package")

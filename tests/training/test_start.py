@@ -21,10 +21,15 @@ from duovox.data import Features, Statistics, narrowed, open_features, prepare, 
 from duovox.devices import choose_autocast, choose_device
 from duovox.model import build_classifier
 from duovox.networks.unet import UNet
-from duovox.runs import features_for, load_classifier, read_weights, recipe_of_part, scale_of, scale_of_data
+from duovox.runs import Part, features_for, load_classifier, read_weights, recipe_of_part, scale_of, scale_of_data
 from duovox.sound.audio import write_audio
-from duovox.training import start
+from duovox.training import jobs
+from duovox.training.classifier import ClassifierTraining
+from duovox.training.judge import JudgeTraining
+from duovox.training.optim import Trainee
 from duovox.training.start import start_training
+from duovox.training.subnet import SubnetTraining
+from duovox.training.vocoder import VocoderTraining
 
 CPU = torch.device("cpu")
 
@@ -261,8 +266,8 @@ def test_a_subnet_sees_other_data_as_its_classifier_would(
     tiny_recipe: Recipe, tiny_runs: Path, other_words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     given: list[Features] = []
-    trainee = start.SubnetTraining
-    monkeypatch.setattr(start, "SubnetTraining", lambda recipe, features, *rest: given.append(features) or trainee(recipe, features, *rest))
+    trainee = jobs.SubnetTraining
+    monkeypatch.setattr(jobs, "SubnetTraining", lambda recipe, features, *rest: given.append(features) or trainee(recipe, features, *rest))
     recipe = dataclasses.replace(tiny_recipe, subnet_sees=SeenConfig(share, other_data=True))
     outcome = start_training("subnet", recipe, other_words, tmp_path, device="cpu", precision="fp32", on=tiny_runs / "classifier")
     (facts, tensors), (own, _) = read_weights(tmp_path / "subnet"), read_weights(tiny_runs / "classifier")
@@ -275,3 +280,25 @@ def test_a_subnet_sees_other_data_as_its_classifier_would(
     assert seen.label.tolist() == [{"hum": NO_LABEL, "low": 1}[words.labels[number]] for number in words.label]
     bundle = assemble(tmp_path, recipe, on=tiny_runs / "classifier")
     assert bundle.config.labels == ("high", "low", "mid") and fingerprint(bundle.model.classifier.network) == facts["classifier"]
+
+
+@pytest.mark.parametrize("part", ["classifier", "subnet", "vocoder", "judge"])
+def test_every_part_makes_up_for_rare_labels(part: Part, tiny_recipe: Recipe, features: Features) -> None:
+    """Of 18 train clips 15 are called the one label and 3 the other: at full balance both are drawn equally often, by every part."""
+    train = features.indices("train")
+    label = np.zeros_like(features.label)
+    label[train[:3]] = 1
+    settings = dataclasses.replace(getattr(tiny_recipe, f"train_{part}"), batch=10, balance=1.0)
+    recipe = dataclasses.replace(tiny_recipe, **{f"train_{part}": settings})
+    trainee = _trainee(part, recipe, dataclasses.replace(features, label=label))
+    drawn = np.concatenate([trainee.batches.indices_at(step) for step in range(3)])  # type: ignore[attr-defined]
+    assert np.bincount(label[drawn]).tolist() == [15, 15]
+
+
+def _trainee(part: Part, recipe: Recipe, features: Features) -> Trainee:
+    scale = scale_of_data(recipe, features)
+    if part == "classifier":
+        return ClassifierTraining(recipe, features, scale, CPU, None)
+    if part == "subnet":
+        return SubnetTraining(recipe, features, scale, build_classifier(recipe, len(features.labels)), CPU, None)
+    return (VocoderTraining if part == "vocoder" else JudgeTraining)(recipe, features, CPU, None)

@@ -10,6 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from duovox.config import read_recipe
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
 SHOWN = 10
@@ -81,6 +82,39 @@ def prepare(
         print(f"... and {len(manifest.skipped) - SHOWN} more, all in {out / 'manifest.json'}; by reason:")
         for reason, count in _by_reason(manifest.skipped.values()):
             print(f"{count:>12} {reason}")
+
+
+def respeak(
+    source: Positional[Path],
+    /,
+    out: Path,
+    bundle: str = DEFAULT_BUNDLE,
+    sigma: float = 0.5,
+    clips: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+) -> None:
+    """Make a feature folder of the same recordings with log-mels as a voice would say them: noised, and sampled back.
+
+    A vocoder trained on it (`duovox train vocoder --data OUT --init BUNDLE`) learns to make clean sound of what the voice makes.
+
+    Args:
+        source: Feature folder made by `duovox data prepare`.
+        out: The feature folder to write; left as it is where it is up to date.
+        bundle: The voice: name of a bundle in the package, a bundle folder, or a hub id.
+        sigma: Noise level to go back from: what is finer is the voice's own.
+        clips: Only so many train clips, evenly spread, and as large a share of the others.
+        device: Where to compute; auto takes CUDA where there is one.
+        precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
+    """
+    from duovox.devices import choose_device
+    from duovox.respeaking import respeak as say_again
+    from duovox.voice import Duovox
+
+    chosen = choose_device(device)
+    voice = Duovox.from_pretrained(bundle).to(chosen, precision)
+    made = say_again(voice, source, out, sigma, clips)
+    print(f"{out}: {len(made.stems)} clips, {made.notes[-1]}")
 
 
 def _by_reason(reasons: Iterable[str]) -> list[tuple[str, int]]:

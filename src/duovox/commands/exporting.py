@@ -9,13 +9,14 @@ from tyro.conf import Positional
 
 from duovox.commands.options import require_extra
 from duovox.contracts import ConfigError
+from duovox.shipped import DEFAULT_BUNDLE
 
 if TYPE_CHECKING:
     from duovox.lite.manifest import PrecisionName
 
 
 def export(
-    bundle: Positional[str] = "sc06",
+    bundle: Positional[str] = DEFAULT_BUNDLE,
     /,
     *,
     out: Path,

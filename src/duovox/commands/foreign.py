@@ -14,6 +14,7 @@ from tyro.conf import Positional, arg
 
 from duovox.config import read_input
 from duovox.contracts import ConfigError, DuovoxError
+from duovox.shipped import DEFAULT_BUNDLE
 
 if TYPE_CHECKING:
     from duovox.repurposing import Repurposed
@@ -111,7 +112,7 @@ def repurpose_classifier(
     for note in made.notes:
         print(f"note: {note}")
     print("next:")
-    for words in _next_commands(made, data, out, place, vocoder or "sc06"):
+    for words in _next_commands(made, data, out, place, vocoder or DEFAULT_BUNDLE):
         print(f"  {shlex.join(words)}")
     for line in made.estimate(data):
         print(line)

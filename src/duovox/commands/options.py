@@ -15,7 +15,7 @@ from duovox.config import SampleConfig
 from duovox.contracts import ConfigError, DuovoxError, OutputError
 
 if TYPE_CHECKING:
-    from duovox.devices import DeviceName
+    from duovox.devices import DeviceName, Precision
     from duovox.lite.voice import Voice
     from duovox.voice import Duovox
 
@@ -68,10 +68,12 @@ def require_extra(extra: str, parts: tuple[str, ...]) -> None:
         raise DuovoxError(f"{', '.join(missing)} not installed: pip install 'duovox[{extra}]'")
 
 
-def open_voice(bundle: str, model: Path | None, trust_code: bool, device: DeviceName) -> Duovox | Voice:
+def open_voice(bundle: str, model: Path | None, trust_code: bool, device: DeviceName, precision: Precision = "fp32") -> Duovox | Voice:
     """The exported voice in the folder `model`, where one is named, else the bundle. Raises `DuovoxError` where a bundle is to be opened
-    without PyTorch."""
+    without PyTorch, or an exported voice in another precision than it has."""
     if model is not None:
+        if precision == "bf16":
+            raise ConfigError("--precision bf16 is PyTorch's; an exported voice computes in float32")
         from duovox.lite.voice import Voice
 
         return Voice(model)
@@ -80,4 +82,4 @@ def open_voice(bundle: str, model: Path | None, trust_code: bool, device: Device
     from duovox.devices import choose_device
     from duovox.voice import Duovox
 
-    return Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
+    return Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device), precision)

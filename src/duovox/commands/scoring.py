@@ -18,6 +18,7 @@ from duovox.commands.options import Sampling, SamplingOptions, parse_seconds, re
 from duovox.config import Recipe, read_recipe
 from duovox.contracts import ConfigError
 from duovox.experiments.options import Options
+from duovox.shipped import DEFAULT_BUNDLE
 
 RECIPE = PrimitiveConstructorSpec[Recipe](
     nargs=1,
@@ -65,6 +66,7 @@ def evaluate(
     cas: bool = False,
     batch: int = 8,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
     out: Path | None = None,
     force: bool = False,
 ) -> None:
@@ -75,7 +77,7 @@ def evaluate(
     Args:
         what: A folder of clips, at any depth; or a bundle (name, folder, hub id); or a folder of runs, the --out of trainings.
         data: Feature folder of the real recordings, made by `duovox data prepare`.
-        judge: Weights of a judge trained on the same labels; the one in the package (zero..five) if left out.
+        judge: Weights of a judge trained on the same labels; the one in the package that knows the data's labels if left out.
         n: How many clips of each label a model makes, seeds 0, 1, ...; 50 if left out.
         sampling: Settings of sampling, the model's own where left out.
         unconditional: Make as many clips in all, without labels.
@@ -91,14 +93,16 @@ def evaluate(
             many real ones, tested on the real test clips.
         batch: Clips made at once; changes speed and memory, not the clips.
         device: Where to compute.
+        precision: What a model samples in; auto takes bf16 where it is fast.
         out: Also write the report as <out>.json and <out>.md.
         force: Overwrite reports that exist.
     """
     places = [out.with_name(out.name + suffix) for suffix in (".json", ".md")] if out else []
     refuse_existing(places, force)
+    from duovox.data import read_manifest
     from duovox.devices import choose_device
     from duovox.evaluation.cas import CasConfig
-    from duovox.evaluation.judge import PACKAGED_JUDGE
+    from duovox.evaluation.judge import packaged_judge
     from duovox.evaluation.quality import load_quality
     from duovox.evaluation.report import evaluate_folder
     from duovox.evaluation.rows import Scoring
@@ -110,12 +114,14 @@ def evaluate(
     measure = load_quality(quality) if quality else None
     exam = CasConfig(device=str(place)) if cas else None
     scoring = Scoring(limit, seed, fid, measure, resamples, exam, "duovox " + shlex.join(sys.argv[1:]))
+    chosen = judge or packaged_judge(read_manifest(data).labels)
     if isinstance(system, Path):
-        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips})
-        report = evaluate_folder(system, judge or PACKAGED_JUDGE, data, scoring, str(place))
+        lower = None if precision == "fp32" else precision
+        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips, "precision": lower})
+        report = evaluate_folder(system, chosen, data, scoring, str(place))
     else:
         name = Path(what).resolve().name
-        report = evaluate_model(system.to(place), judge or PACKAGED_JUDGE, data, wanted, clips, scoring, name)
+        report = evaluate_model(system.to(place, precision), chosen, data, wanted, clips, scoring, name)
     for path, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
         write_whole(path, text.encode(), force=force, parents=True)
     print(report.to_markdown())
@@ -167,7 +173,7 @@ def judge(weights: Positional[Path], /, labels: str, out: Path, force: bool = Fa
 
 
 def inspect(
-    what: Positional[str] = "sc06",
+    what: Positional[str] = DEFAULT_BUNDLE,
     /,
     data: Path | None = None,
     trust_code: bool = False,

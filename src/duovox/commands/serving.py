@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from duovox.commands.options import require_extra
+from duovox.shipped import DEFAULT_BUNDLE
 
 if TYPE_CHECKING:
     from duovox.voice import Duovox
 
 
 def serve(
-    bundle: str = "sc06",
+    bundle: str = DEFAULT_BUNDLE,
     host: str = "127.0.0.1",
     port: int = 8000,
     device: Literal["auto", "cpu", "cuda"] = "auto",

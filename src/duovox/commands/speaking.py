@@ -14,6 +14,7 @@ from duovox.commands.options import Sampling, SamplingOptions, open_voice, refus
 from duovox.config import to_dict
 from duovox.contracts import ConfigError, DuovoxError, OutputError
 from duovox.files import safe_name, write_whole
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
 if TYPE_CHECKING:
@@ -32,13 +33,14 @@ def generate(
     seed: int = 0,
     sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
     vocoder: Literal["neural", "griffin_lim"] | None = None,
-    bundle: str = "sc06",
+    bundle: str = DEFAULT_BUNDLE,
     model: Path | None = None,
     trust_code: bool = False,
     format: AudioFormat = "wav",
     spectrogram: bool = False,
     batch: int = 8,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
     keep_faulty: bool = False,
     force: bool = False,
 ) -> None:
@@ -61,6 +63,7 @@ def generate(
         spectrogram: Also write each clip's log-mel as a PNG picture.
         batch: Clips computed at once; changes speed and memory, not the clips.
         device: Where to compute.
+        precision: What the networks sample in; auto takes bf16 where it is fast. Clips of the same seed differ a little between them.
         keep_faulty: Write clips that ran off to noise or silence as well.
         force: Overwrite files that exist.
     """
@@ -69,7 +72,7 @@ def generate(
         raise ConfigError(f"the batch must be at least 1, not {batch}")
     from duovox.clip import refuse_faulty
 
-    voice = open_voice(bundle, model, trust_code, device)
+    voice = open_voice(bundle, model, trust_code, device, precision)
     wanted = voice.check_request(None if label == "any" and label not in voice.labels else label, seed, n)
     settings = voice.settings(**sampling.given())
     if wanted is not None and wanted != label:  # asked for by another name
@@ -81,7 +84,7 @@ def generate(
         if clip.fault:
             faulty.append(clip)
         if not clip.fault or keep_faulty:
-            _write_clip(path, clip, voice.digest, spectrogram, force)
+            _write_clip(path, clip, {"bundle": voice.digest, "precision": voice.precision}, spectrogram, force)
             print(f"{printable(str(path))}: {_summary(clip)}")
     if not keep_faulty:
         refuse_faulty(faulty, n)
@@ -115,7 +118,7 @@ def _suffixes(path: Path, spectrogram: bool) -> list[str]:
     return [path.suffix, ".json"] + [".png"] * spectrogram
 
 
-def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: bool) -> None:
+def _write_clip(path: Path, clip: Clip, made_by: dict[str, str], spectrogram: bool, force: bool) -> None:
     from duovox.sound.audio import write_audio
 
     story = {
@@ -123,7 +126,7 @@ def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: b
         "seed": clip.seed,
         "settings": to_dict(clip.settings),
         "vocoder": clip.vocoder,
-        "bundle": digest,
+        **made_by,
         "duovox": __version__,
         "probabilities": {name: round(p, 6) for name, p in clip.probabilities.items()},
         **({"fault": clip.fault} if clip.fault else {}),
@@ -139,7 +142,7 @@ def _write_clip(path: Path, clip: Clip, digest: str, spectrogram: bool, force: b
 def classify(
     sounds: Positional[tuple[Path, ...]],
     /,
-    bundle: str = "sc06",
+    bundle: str = DEFAULT_BUNDLE,
     model: Path | None = None,
     trust_code: bool = False,
     as_json: Annotated[bool, arg(name="json")] = False,

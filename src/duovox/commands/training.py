@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from duovox.commands.options import parse_seconds
-from duovox.config import read_recipe
+from duovox.config import SolutionConfig, read_recipe
 from duovox.contracts import DuovoxError
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import read_text
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    part: Positional[Literal["classifier", "subnet", "vocoder", "judge"]],
+    part: Positional[Literal["classifier", "subnet", "student", "vocoder", "judge"]],
     /,
     data: Path,
     out: Path,
@@ -35,16 +36,19 @@ def train(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
     tensorboard: bool = False,
-    on: Path | None = None,
+    on: str | None = None,
+    teacher: str | None = None,
+    trust_code: bool = False,
 ) -> None:
-    """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>.
+    """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>, the student its teacher and that one's
+    solutions.
 
     Stops cleanly, with a checkpoint, on Ctrl-C, SIGTERM, when its terminal closes and at the end of the time budget; --resume goes on,
     with the schedule and the first weights that the run was started with.
 
     Args:
         part: What to train.
-        data: Feature folder made by `duovox data prepare`.
+        data: Feature folder made by `duovox data prepare`; for a student, the folder of solutions made by `duovox solve`.
         out: Folder for the runs of all parts.
         recipe: Name of a shipped recipe, or a TOML file.
         resume: Go on with the run in <out>/<part>/.
@@ -56,7 +60,10 @@ def train(
         device: Where to compute; auto takes CUDA where there is one.
         precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
         tensorboard: Also log for TensorBoard (extra `tensorboard`).
-        on: Run folder of the classifier that the subnet is trained on; <out>/classifier if left out.
+        on: What the subnet is trained on: the run folder of a classifier (<out>/classifier if left out), or a bundle (name, folder,
+            hub id). All but the subnet's own settings are then the bundle's, and words that it does not know have no label.
+        teacher: The bundle (name, folder, hub id) that the student learns from; all but the student's own settings are its recipe's.
+        trust_code: Run the code that a bundle of someone else's classifier (--on, --teacher) names or holds.
     """
     budget = parse_seconds(time_budget) if time_budget else math.inf
     settings = read_recipe(recipe)
@@ -77,9 +84,54 @@ def train(
         precision=precision,
         tensorboard=tensorboard,
         on=on,
+        teacher=teacher,
+        trust_code=trust_code,
     )
     state = "finished" if outcome.complete else "stopped (go on with --resume)"
     print(f"{part}: {state} at step {outcome.step} of {outcome.updates}; weights in {out / part / 'weights.safetensors'}")
+
+
+def solve(
+    teacher: Positional[str] = DEFAULT_BUNDLE,
+    /,
+    *,
+    out: Path,
+    n: int = 8000,
+    steps: int = 16,
+    gammas: tuple[float, ...] = (3.0,),
+    unlabelled: float = 0.1,
+    batch: int = 32,
+    time_budget: str | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    trust_code: bool = False,
+) -> None:
+    """Solve a bundle's guided sampling for many seeds, for a student to learn from: `duovox train student --teacher ... --data OUT`.
+
+    Goes on with what is there: what a killed run has finished is kept, and a larger --n adds to it.
+
+    Args:
+        teacher: A bundle: name, folder or hub id.
+        out: Folder for the solutions; about 10 KB a solution and step.
+        n: How many solutions, rounded up to whole files of 64; all labels in turn.
+        steps: Steps of DPM-Solver++(2M); their noise levels are the nodes between which a student can jump.
+        gammas: Strength of the guidance; two values: a range, so that the student can be guided more and less.
+        unlabelled: Share of the solutions that are of no label, and not guided.
+        batch: Solutions computed at once; it must divide 64.
+        time_budget: Stop after this long, as 90s, 20m or 1.5h.
+        device: Where to compute; auto takes CUDA where there is one.
+        precision: Arithmetic; auto takes bf16 where the hardware is fast at it.
+        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+    """
+    budget, config = parse_seconds(time_budget) if time_budget else math.inf, SolutionConfig(unlabelled, steps, gammas)
+    from duovox.devices import choose_device
+    from duovox.training.solutions import make_solutions
+    from duovox.voice import Duovox
+
+    chosen = choose_device(device)
+    voice = Duovox.from_pretrained(teacher, trust_code=trust_code).to(chosen, precision)
+    there, wanted = make_solutions(voice, out, n, config, batch, budget)
+    print(f"{out}: {there} of {wanted} solutions" + ("" if there == wanted else "; the same command goes on"))
 
 
 def bundle(
@@ -90,9 +142,11 @@ def bundle(
     card: Path | None = None,
     scores: Path | None = None,
     vocoder: str | None = None,
+    base: str | None = None,
+    trust_code: bool = False,
     force: bool = False,
 ) -> None:
-    """Make a bundle of the runs in a folder: classifier, subnet and, if there is one, vocoder.
+    """Make a bundle of the runs in a folder: classifier, subnet and, if there are such, student and vocoder.
 
     Args:
         runs: The --out of the trainings.
@@ -101,15 +155,22 @@ def bundle(
         card: A Markdown file that becomes the model card.
         scores: A JSON file of scores to keep in the bundle.
         vocoder: A bundle (name, folder, hub id) whose vocoder to use where the runs hold none.
+        base: A bundle (name, folder, hub id) that the subnet, student or vocoder in the folder was trained for: all else is taken from it.
+        trust_code: Run the code that a base of someone else's classifier names or holds.
         force: Replace a bundle that is there.
     """
-    from duovox.assemble import assemble
+    from duovox.assemble import assemble, completed
     from duovox.bundle import write_bundle
     from duovox.voice import Duovox
 
-    borrowed = Duovox.from_pretrained(vocoder).bundle.vocoder if vocoder else None
+    if vocoder and base:
+        raise DuovoxError("--base brings its own vocoder; leave --vocoder out")
     figures, text = _read_json(scores) if scores else {}, _read_text(card) if card else ""
-    made = assemble(runs, read_recipe(recipe), figures, text, vocoder=borrowed)
+    if base:
+        made = completed(Duovox.from_pretrained(base, trust_code=trust_code).bundle, runs, read_recipe(recipe), figures, text)
+    else:
+        borrowed = Duovox.from_pretrained(vocoder).bundle.vocoder if vocoder else None
+        made = assemble(runs, read_recipe(recipe), figures, text, vocoder=borrowed)
     for warning in _unfinished(made.config):
         print(warning, file=sys.stderr)
     config = write_bundle(made, out, force)

@@ -3,15 +3,17 @@
 A setting stands here once and nowhere else. Nothing here imports torch, so that `duovox --help` stays fast.
 """
 
-from duovox.config.diffusion import Calibration, NoiseConfig, SampleConfig, SamplerName, ScheduleName
+from duovox.config.diffusion import PRESETS, Calibration, NoiseConfig, PresetName, SampleConfig, SamplerName, ScheduleName
 from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
 from duovox.config.fields import check_labels, check_languages, from_dict, to_dict, to_json
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.recipe import Recipe, read_recipe, write_recipe
 from duovox.config.sound import MelConfig, MelScale, VocoderConfig
+from duovox.config.student import Schooling, SolutionConfig, StudentConfig
 from duovox.config.training import SeenConfig, TrainConfig, with_updates
 
 __all__ = [
+    "PRESETS",
     "Calibration",
     "EncoderConfig",
     "ExternalConfig",
@@ -19,11 +21,15 @@ __all__ = [
     "MelInput",
     "MelScale",
     "NoiseConfig",
+    "PresetName",
     "Recipe",
     "SampleConfig",
     "SamplerName",
     "ScheduleName",
+    "Schooling",
     "SeenConfig",
+    "SolutionConfig",
+    "StudentConfig",
     "SubnetConfig",
     "TapConfig",
     "TrainConfig",

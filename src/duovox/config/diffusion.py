@@ -51,8 +51,20 @@ class Calibration:
         require(list(self.sigmas) == sorted(set(self.sigmas)), f"calibration.sigmas must rise, not {self.sigmas}")
 
 
-SamplerName = Literal["heun", "dpmpp_2m", "euler_maruyama"]
+SamplerName = Literal["heun", "dpmpp_2m", "euler_maruyama", "student"]
 ScheduleName = Literal["constant", "early", "late"]
+PresetName = Literal["own", "quality", "balanced", "turbo", "paper"]
+
+PRESETS: dict[PresetName, dict[str, Any]] = {
+    "own": {},
+    "quality": {"sampler": "heun", "steps": 14, "guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"},
+    "balanced": {"sampler": "dpmpp_2m", "steps": 12, "guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"},
+    "turbo": {"sampler": "student", "steps": 2, "guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"},
+    "paper": {"sampler": "euler_maruyama", "steps": 100, "guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"},
+}
+"""What each preset sets, by the fields of `SampleConfig`; what it leaves out (gamma, where the classifier is asked) is the bundle's own,
+fitted to its classifier. `own` is the bundle's settings as they are; `turbo` needs a student in the bundle.
+docs/speed.md has a measured row for each."""
 
 
 def _setting(default: Any, about: str) -> Any:
@@ -70,9 +82,12 @@ class SampleConfig:
 
     `guide_at` says where the classifier is asked for the label: at the `noised` mel (a classifier that knows noise), or at the
     `estimate` of the clean mel, the gradient taken through the denoiser (one that does not).
+
+    `preset` names the settings that a clip's began with; those given beside it stand in this class like any others, and count.
     """
 
-    sampler: SamplerName = _setting("heun", "Which sampler.")
+    preset: PresetName = _setting("own", "Named settings to begin with: quality, balanced, turbo or paper; own is the bundle's.")
+    sampler: SamplerName = _setting("heun", "Which sampler; student: the one that the bundle holds, in 1, 2 or 4 steps, as it was taught.")
     steps: int = _setting(14, "Steps of the sampler.")
     gamma: float = _setting(3.0, "Strength of the guidance towards the label; 0 switches it off.")
     guidance_low: float = _setting(0.0, "Lowest noise level (sigma) at which the classifier guides.")
@@ -91,10 +106,12 @@ class SampleConfig:
 
     def changed(self, given: Mapping[str, Any]) -> SampleConfig:
         """The same with those of the `given` values that are not None, by the names of the fields; `interval` is short for the pair
-        (guidance_low, guidance_high). Raises `ConfigError`."""
+        (guidance_low, guidance_high). A preset comes first, and what is given beside it wins. Raises `ConfigError`."""
         values = {name: value for name, value in given.items() if value is not None}
+        preset = values.get("preset", "own")
+        require(preset in tuple(PRESETS), f"sample.preset: {preset!r} is none of {', '.join(map(repr, PRESETS))}")
         interval = values.pop("interval", None)
         if interval is not None:
             require(len(interval) == 2, f"sample.interval must be two noise levels, low and high, not {interval!r}")
             values |= {"guidance_low": float(interval[0]), "guidance_high": float(interval[1])}
-        return from_dict(SampleConfig, asdict(self) | values, "sample")
+        return from_dict(SampleConfig, asdict(self) | PRESETS[preset] | values, "sample")

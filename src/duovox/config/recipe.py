@@ -12,6 +12,7 @@ from duovox.config.external import ExternalConfig
 from duovox.config.fields import check, from_dict, require, to_dict
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.sound import MelConfig, VocoderConfig
+from duovox.config.student import StudentConfig
 from duovox.config.training import SeenConfig, TrainConfig
 from duovox.contracts import ConfigError
 from duovox.text import read_text
@@ -36,11 +37,15 @@ class Recipe:
     unet: UNetConfig = field(default_factory=UNetConfig)
     subnet: SubnetConfig = field(default_factory=SubnetConfig)
     subnet_sees: SeenConfig = field(default_factory=SeenConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     judge: Literal["compact", "resnext29"] = "compact"
     train_classifier: TrainConfig = field(default_factory=TrainConfig)
     train_subnet: TrainConfig = field(default_factory=TrainConfig)
+    train_student: TrainConfig = field(
+        default_factory=lambda: TrainConfig(updates=6000, batch=64, rate=1e-3, cooldown=0.5, ema_decay=0.998, validate_every=1000)
+    )
     train_vocoder: TrainConfig = field(
         default_factory=lambda: TrainConfig(updates=5000, batch=8, rate=5e-4, warmup=50, cooldown=0.4, ema_decay=0.998)
     )

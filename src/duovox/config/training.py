@@ -12,8 +12,8 @@ class TrainConfig:
     """How one network is trained. `updates` counts optimiser steps; the last `cooldown` share of them decays the rate to 0.
 
     No updates at all leave the network as it was drawn (a classifier like that is a baseline of its own). `gain_db` and `stretch_mel`
-    are the most by which a classifier's training makes clips louder or softer, and their mel axis longer or shorter (a share);
-    `balance` is how far it makes up for rare labels (see `data.batches.balanced`).
+    are the most by which a classifier's training makes clips louder or softer, and their mel axis longer or shorter (a share).
+    `balance` is how far every part makes up for rare labels (see `data.batches.balanced`).
     """
 
     updates: int = 3000

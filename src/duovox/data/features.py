@@ -51,6 +51,7 @@ class Manifest:
 
     Clip i comes from `roots[clip_roots[i]]`. `speaker_rules` counts the clips by how their speakers were found (see `speakers`);
     `languages[label]` is the code of a label's language, if it has one. `placed` clips were put at a drawn place (see `placing`).
+    The log-mels of `respoken` features are not those of the waves, but what a voice made of them (see `respeaking`).
     """
 
     format: int
@@ -71,6 +72,7 @@ class Manifest:
     speaker_rules: dict[str, int] = field(default_factory=dict)
     languages: dict[str, str] = field(default_factory=dict)
     placed: int = 0
+    respoken: bool = False
 
     @property
     def speaker_note(self) -> str:
@@ -94,6 +96,7 @@ class Features:
     digest: str
     languages: Mapping[str, str] = field(default_factory=dict)
     speaker_note: str = ""
+    respoken: bool = False
 
     def indices(self, split: str) -> NDArray[np.int64]:
         """The clips of one split, in order. Raises `DataError` for an unknown split."""
@@ -164,6 +167,7 @@ def open_features(folder: str | Path, mel: MelConfig | None = None) -> Features:
         digest=manifest.digest,
         languages=manifest.languages,
         speaker_note=manifest.speaker_note,
+        respoken=manifest.respoken,
     )
 
 

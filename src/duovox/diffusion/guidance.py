@@ -19,13 +19,13 @@ from duovox.contracts import Denoiser, Evaluation, GuidableDenoiser, Guide, expa
 @dataclass(frozen=True)
 class GuidanceSchedule:
     """How strongly to guide at each noise level: gamma at low <= sigma <= high, nothing elsewhere (interval: Kynkaanniemi et al. 2024,
-    arXiv 2404.07724).
+    arXiv 2404.07724); gamma may be one for all, or one an item (B,).
 
     `schedule` weighs gamma by a share of the noised data's variance sigma_data^2 + sigma^2: `early` by the noise's, near 1 at first
     and 0 at the end of sampling; `late` by the data's, the other way round.
     """
 
-    gamma: float
+    gamma: float | Tensor
     low: float = 0.0
     high: float = float("inf")
     schedule: ScheduleName = "constant"

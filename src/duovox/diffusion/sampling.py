@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from duovox.config import NoiseConfig, SampleConfig
-from duovox.contracts import Denoiser
+from duovox.contracts import Denoiser, FlowMap
+from duovox.diffusion.flow_map import follow
 from duovox.diffusion.noise import sigma_grid, vp_sigma, vp_times
 from duovox.diffusion.sampler import dpmpp_2m, euler_maruyama, heun
 
@@ -40,6 +41,26 @@ def sample(
     sigmas = sigma_grid(settings.steps, noise)
     solve = heun if settings.sampler == "heun" else dpmpp_2m
     return solve(denoiser, draw() * sigmas[0].item(), sigmas)
+
+
+@torch.no_grad()
+def sample_jumps(
+    flow_map: FlowMap,
+    seeds: Sequence[int],
+    shape: tuple[int, ...],
+    sigmas: Tensor,
+    callback: Callback | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """As `sample`, by the jumps of a flow map over `sigmas` (n + 1,), which fall to 0."""
+
+    def told(noised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
+        estimate = flow_map(noised, sigma, to)
+        if callback is not None:
+            callback(sigma[0].item(), estimate)
+        return estimate
+
+    return follow(told, SeededNoise(seeds, shape, torch.device(device))() * sigmas[0].item(), sigmas)
 
 
 class SeededNoise:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
@@ -25,10 +25,8 @@ from torch.nn import functional as F
 from duovox.contracts import AudioError, BundleError, ConfigError, LabelError, ShapeError
 from duovox.files import write_whole
 from duovox.networks.layout import StridedPointwise, to_channels_last
+from duovox.shipped import JUDGES
 from duovox.sound.mel import mel_filterbank
-
-PACKAGED_JUDGE = Path(__file__).parent.parent / "judges" / "sc06.safetensors"
-"""The judge that ships: compact, trained on the words zero..five."""
 
 SAMPLE_RATE = 16000
 CLIP_SAMPLES = 16000
@@ -252,6 +250,13 @@ class Judge:
             logits, features = self.network(self.front(wave).contiguous(memory_format=torch.channels_last))
             parts.append((torch.softmax(logits.float(), dim=1).cpu(), features.float().cpu()))
         return Scores(torch.cat([p for p, _ in parts]).numpy(), torch.cat([f for _, f in parts]).numpy())
+
+
+def packaged_judge(labels: Sequence[str]) -> Path:
+    """The judge in the package that knows these labels and the fewest others; the smallest of all where none does."""
+    known = {path: set(_header(_read(path), path)[1]) for path in sorted(JUDGES.glob("*.safetensors"))}
+    fewest_first = sorted(known, key=lambda path: len(known[path]))
+    return next((path for path in fewest_first if known[path] >= set(labels)), fewest_first[0])
 
 
 def as_floats(waves: Tensor | NDArray[np.generic]) -> Tensor:

@@ -47,8 +47,8 @@ class Generation:
             raise ConfigError(f"{useless[0]} is a setting of guidance towards a label; unconditional clips have none")
 
     def settings(self, voice: Duovox) -> SampleConfig:
-        """The settings in full. Raises `ConfigError`."""
-        return voice.config.recipe.sample.changed(self.changed)
+        """The settings in full. Raises `ConfigError`, or `BundleError` for a preset that the bundle has no part for."""
+        return voice.settings(**self.changed)
 
     def plan(self, labels: Sequence[str]) -> tuple[Request, ...]:
         """The clips, for a model of these labels."""

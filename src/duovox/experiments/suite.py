@@ -9,7 +9,7 @@ from duovox.contracts import ConfigError, DataError
 from duovox.data import Features, add_background, narrowed, open_features
 from duovox.data.noisy import read_backgrounds
 from duovox.devices import choose_device
-from duovox.evaluation.judge import PACKAGED_JUDGE, Judge
+from duovox.evaluation.judge import Judge, packaged_judge
 from duovox.evaluation.quality import load_quality, sampled
 from duovox.evaluation.reference import require_comparable
 from duovox.experiments.options import Options
@@ -55,7 +55,7 @@ def open_bench(experiment: Experiment, options: Options) -> Bench:
     recipe, others = replace(options.recipe, sample=sample), _others(experiment, options)
     features = features_for(recipe, options.data)
     plan = make_plan(experiment, recipe, features.labels, options.n, options.seeds, options.updates)
-    judge = Judge.load(options.judge or PACKAGED_JUDGE).to(choose_device(options.device))
+    judge = Judge.load(options.judge or packaged_judge(features.labels)).to(choose_device(options.device))
     judge.require(features.labels)
     _require_clips(plan, features)
     vocoder = Duovox.from_pretrained(options.vocoder).bundle.vocoder if options.vocoder else None

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from duovox.contracts import ClassifierError
-from duovox.evaluation.judge import PACKAGED_JUDGE, SAMPLE_RATE, Judge
+from duovox.evaluation.judge import SAMPLE_RATE, Judge, packaged_judge
 from duovox.exporting.parts import SIGMAS, Part
 from duovox.lite.sessions import Run
 from duovox.lite.voice import Voice
@@ -80,7 +80,7 @@ def compare_clips(voice: Duovox, lite: Voice, seed: int = 0) -> ClipsCompared:
 
 def _answers(voice: Duovox, waves: tuple[NDArray[np.float32], NDArray[np.float32]]) -> tuple[str, list[list[str]]]:
     """Who listens, and what it hears in the waves of either."""
-    judge = Judge.load(PACKAGED_JUDGE)
+    judge = Judge.load(packaged_judge(voice.labels))
     if set(voice.labels) <= set(judge.labels) and voice.config.recipe.mel.sample_rate == SAMPLE_RATE:
         return "the judge", [[judge.labels[best] for best in judge.score(wave).probabilities.argmax(axis=1)] for wave in waves]
     return "the classifier", [[_best(voice.classify(one)) for one in wave] for wave in waves]

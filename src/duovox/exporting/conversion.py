@@ -103,7 +103,7 @@ def _operation_in(text: str) -> str | None:
 
 
 def _refuse_inverse_transforms(part: Part, network: nn.Module) -> None:
-    """Raise where a part runs an inverse Fourier transform: onnxruntime cannot run what the exporter makes of it after minutes."""
+    """Raise where a part runs an inverse Fourier transform: onnxruntime cannot run what the exporter makes of it in minutes."""
     for name, layer in layers_of_operations(network, part).items():
         if name in INVERSE_TRANSFORMS:
             raise ClassifierError(_no_form(part, layer, f"aten::_{name}"))

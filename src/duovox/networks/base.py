@@ -18,6 +18,9 @@ from duovox.diffusion.taps import Taps
 class TappedClassifier(nn.Module):
     """A classifier whose inner activations can be read: ours, or someone else's in its adapter."""
 
+    channels_last: bool = False
+    """Whether it may lie channels last in memory; a network of someone else's may hold a layer that must not (see `layout`)."""
+
     @property
     def tap_names(self) -> tuple[str, ...]:
         """The layers to tap, by their names within this module, in the order in which they run."""

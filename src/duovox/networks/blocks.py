@@ -52,7 +52,7 @@ class ResBlock(nn.Module):
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         update = self.conv1(nn.functional.silu(self.norm1(hidden)))
-        update = self.norm2(update) * (1 + scale) + shift
+        update = torch.addcmul(shift, self.norm2(update), 1 + scale)
         update = self.conv2(self.dropout(nn.functional.silu(update)))
         result: Tensor = self.shortcut(hidden) + update
         return result

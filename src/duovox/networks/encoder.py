@@ -23,6 +23,8 @@ class EncoderClassifier(TappedClassifier):
     the flattened bottleneck. Preconditions its own input, so it needs nothing but sigma beside the noised mel.
     """
 
+    channels_last = True
+
     def __init__(self, config: EncoderConfig, mel: MelConfig, noise: NoiseConfig, labels: int) -> None:
         super().__init__()
         self.config, self.mel, self.noise = config, mel, noise

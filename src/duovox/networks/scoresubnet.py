@@ -120,10 +120,12 @@ class ScoreSubnet(ScoreNetwork):
         width, rows = self.config.widths[shape.stage], self.sizes[shape.stage][0]
         return nn.Conv2d(width, width * rows, 1) if shape.rows == 1 < rows else nn.Identity()
 
-    def forward(self, noised: Tensor, c: Preconditioning, taps: Taps | None) -> Tensor:
-        """F (B, 1, M, T) from the taps alone; the noised mel reaches it through the classifier."""
+    def forward(self, noised: Tensor, c: Preconditioning, taps: Taps | None, told: Tensor | None = None) -> Tensor:
+        """F (B, 1, M, T) from the taps alone; the noised mel reaches it through the classifier. `told` (B, E) is added to the embedding
+        of the noise level."""
         assert taps is not None
         embedding = self.embedding(c.c_noise)
+        embedding = embedding if told is None else embedding + told
         merged = self._merge(taps)
         hidden = merged[len(self.stages) - 1]
         for index in reversed(range(len(self.stages))):
@@ -139,7 +141,7 @@ class ScoreSubnet(ScoreNetwork):
         gradients: Sequence[Tensor | None] = taps.gradients or [None] * len(self.shapes)
         for index, (activation, gradient) in enumerate(zip(taps.activations, gradients, strict=True)):
             stage = self.shapes[index].stage
-            normal = rms_normalise(activation.contiguous()), None if gradient is None else rms_normalise(gradient.contiguous())
+            normal = rms_normalise(activation), None if gradient is None else rms_normalise(gradient)
             fused = self._onto_stage(self.fusions[index](*normal), index)
             merged[stage] = merged[stage] + fused if stage in merged else fused
         return merged

@@ -28,6 +28,7 @@ from duovox.config import ExternalConfig, MelInput, MelScale, Recipe, TapConfig,
 from duovox.contracts import ClassifierError, ConfigError
 from duovox.model import build_external
 from duovox.repurposing.training import Repurposed
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.vocoder.istft_net import ISTFTNet
 
 UNCONDITIONED: dict[str, Any] = {"guide_at": "estimate", "gamma": 10.0, "guidance_low": 0.2, "guidance_high": 10.0}
@@ -194,7 +195,7 @@ def _with_vocoder(base: Recipe, external: ExternalConfig, vocoder: ISTFTNet | No
 
     It is the one in the package if that fits the recipe's mel; a classifier of waveforms hears its mels through it.
     """
-    packaged = read_bundle(locate("sc06"))
+    packaged = read_bundle(locate(DEFAULT_BUNDLE))
     if vocoder is None and packaged.config.recipe.mel == base.mel:
         vocoder = packaged.vocoder
     if vocoder is None and external.wave_input is not None:

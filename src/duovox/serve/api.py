@@ -87,6 +87,7 @@ class Api:
             raise RefusedError(422, "one_clip", "a sound file holds one clip; leave n at 1, or accept application/json")
         wanted = wanted.model_copy(update={"label": voice.check_request(wanted.label, wanted.seed, wanted.n)})
         settings = changed(voice.config.recipe.sample, wanted.model_dump(), wanted.interval)
+        voice.check_preset(settings)
         task = Speak(settings, voice.choose_vocoder(wanted.vocoder), labelled=wanted.label is not None, frames=wanted.frames)
         items = [(wanted.label, seed) for seed in range(wanted.seed, wanted.seed + wanted.n)]
         spoken: list[Spoken] = await self._results(request, self.worker.submit(task, items))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from duovox import __version__
 from duovox.config import SampleConfig
 from duovox.serve.pictures import picture
-from duovox.serve.sampling import Change, describe, differing, ends, plain
+from duovox.serve.sampling import Change, Setting, describe, differing, ends, plain
 from duovox.serve.schemas import (
     ClassifyReply,
     ClipReply,
@@ -27,6 +27,7 @@ from duovox.serve.schemas import (
 )
 from duovox.serve.settings import FEWEST_STEPS, MAX_CLIPS, MOST, ServeConfig
 from duovox.serve.tasks import Speak, Spoken
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.audio import encode_audio
 
 if TYPE_CHECKING:
@@ -40,21 +41,22 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
 
     bundle, mel = voice.bundle, voice.config.recipe.mel
     own = voice.config.recipe.sample
-    settings = describe(own)
-    parts = (bundle.model.classifier.network, bundle.model.score_network, bundle.vocoder)
-    classifier, subnet, vocoder = (0 if part is None else parameters(part) for part in parts)
+    settings = _offered(describe(own), voice)
+    parts = (bundle.model.classifier.network, bundle.model.score_network, bundle.vocoder, bundle.student and bundle.student.network)
+    classifier, subnet, vocoder, student = (0 if part is None else parameters(part) for part in parts)
     return ModelReply(
         name=config.name,
         labels=list(voice.labels),
         languages=voice.config.languages,
         digest=voice.config.digest,
-        parameters=Parameters(classifier=classifier, subnet=subnet, vocoder=vocoder),
+        parameters=Parameters(classifier=classifier, subnet=subnet, vocoder=vocoder, student=student),
         rate=mel.sample_rate,
         seconds=mel.clip_samples / mel.sample_rate,
         mel=MelShape(rows=mel.n_mels, columns=mel.frames, low_hz=mel.fmin, high_hz=mel.fmax),
         defaults=settings_reply(own, voice.choose_vocoder(None)),
         settings=settings,
-        fewest_steps=FEWEST_STEPS | {own.sampler: min(own.steps, FEWEST_STEPS.get(own.sampler, own.steps))},
+        presets={name: plain(begun) for name, begun in voice.presets().items()},
+        fewest_steps=_fewest_steps(voice),
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
         samplers=next(setting.choices or [] for setting in settings if setting.name == "sampler"),
         limits=Limits(
@@ -66,6 +68,20 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         ),
         version=__version__,
     )
+
+
+def _offered(settings: list[Setting], voice: Duovox) -> list[Setting]:
+    """The settings with those choices alone that the voice has: no student, where its bundle holds none."""
+    without = set() if voice.bundle.student is not None else {"student", "turbo"}
+    kept = {setting.name: [choice for choice in setting.choices or () if choice not in without] for setting in settings}
+    return [setting.model_copy(update={"choices": kept[setting.name] or None}) for setting in settings]
+
+
+def _fewest_steps(voice: Duovox) -> dict[str, int]:
+    """The fewest steps of each sampler with which it speaks: those of the bundle's own settings do, and those a student was taught."""
+    own, student = voice.config.recipe.sample, voice.bundle.student
+    fewest = FEWEST_STEPS | ({} if student is None else {"student": student.evaluations[0]})
+    return fewest | {own.sampler: min(own.steps, fewest.get(own.sampler, own.steps))}
 
 
 def generate_reply(spoken: list[Spoken], wanted: GenerateRequest, task: Speak, voice: Duovox, bundle: str) -> GenerateReply:
@@ -125,7 +141,7 @@ def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle:
         words += _flag(name, value)
     words += ["--vocoder", wanted.vocoder] if wanted.vocoder else []
     words += ["--keep-faulty"] if wanted.keep_faulty else []
-    words += ["--bundle", bundle] if bundle != "sc06" else []
+    words += ["--bundle", bundle] if bundle != DEFAULT_BUNDLE else []
     words += ["--format", wanted.format] if wanted.format != "wav" else []
     return shlex.join(words)
 
@@ -143,7 +159,7 @@ def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: 
     given += [f"{name}={_literal(value)}" for name, value in changes.items()]
     given += [f"vocoder={wanted.vocoder!r}"] if wanted.vocoder else []
     given += ["keep_faulty=True"] if wanted.keep_faulty else []
-    source = repr(bundle) if bundle != "sc06" else ""
+    source = repr(bundle) if bundle != DEFAULT_BUNDLE else ""
     return f"from duovox import Duovox\n\nclips = Duovox.from_pretrained({source}).generate({', '.join(given)})\n"
 
 

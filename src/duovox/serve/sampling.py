@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, Field, create_model
@@ -101,22 +101,25 @@ SampleReply: Any = create_model("SampleReply", **_REPLY)
 
 
 def changed(defaults: SampleConfig, given: Mapping[str, Any], interval: tuple[float, float | None] | None = None) -> SampleConfig:
-    """The defaults with those settings of a request that are given; `interval` is short for the two ends of the guidance, None the
-    upper one if it has none. Raises `ConfigError`, also for both spellings at once."""
+    """The defaults with those settings of a request that are given, beginning with its preset; `interval` is short for the two ends of
+    the guidance, None the upper one if it has none. Raises `ConfigError`, also for both spellings at once."""
     values = {s.name: given[s.name] for s in SETTINGS if given.get(s.name) is not None}
     values = {name: math.inf if value == "inf" else value for name, value in values.items()}
     if interval is None:
-        return replace(defaults, **values)
+        return defaults.changed(values)
     if both := [name for name in INTERVAL if name in values]:
         raise ConfigError(f"give either interval or {' and '.join(both)}, not both")
     low, high = interval
-    return replace(defaults, **values, guidance_low=low, guidance_high=math.inf if high is None else high)
+    return defaults.changed(values | {"guidance_low": low, "guidance_high": math.inf if high is None else high})
 
 
 def differing(settings: SampleConfig, defaults: SampleConfig) -> dict[str, Change]:
-    """The settings that are not the defaults', by the names they have in command line and Python, where `interval` is one."""
+    """The settings that are not the defaults' or the preset's, by the names they have in command line and Python, where `interval` is
+    one."""
+    preset = {"preset": settings.preset} if settings.preset != defaults.preset else {}
+    begun = defaults.changed(preset)
     changes: dict[str, Any] = {s.name: getattr(settings, s.name) for s in SETTINGS}
-    changes = {name: value for name, value in changes.items() if value != getattr(defaults, name)}
+    changes = preset | {name: value for name, value in changes.items() if value != getattr(begun, name)}
     if not changes.keys() & set(INTERVAL):
         return changes
     return {name: value for name, value in changes.items() if name not in INTERVAL} | {"interval": ends(settings)}

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from duovox.serve.sampling import SampleReply, SampleRequest, Setting
+from duovox.serve.sampling import SampleReply, SampleRequest, Scalar, Setting
 from duovox.serve.settings import MAX_CLIPS
 
 Format = Literal["wav", "flac", "ogg"]
@@ -102,6 +102,7 @@ class Parameters(BaseModel):
     classifier: int
     subnet: int
     vocoder: int
+    student: int
 
 
 class MelShape(BaseModel):
@@ -123,7 +124,7 @@ class Limits(BaseModel):
 
 class ModelReply(BaseModel):
     """The model that speaks here, and what may be asked of it. With fewer than `fewest_steps` a sampler gives noise, which is refused.
-    `languages` has the code of the language of each label that has one."""
+    `languages` has the code of the language of each label that has one, `presets` the settings that each preset begins with."""
 
     name: str
     labels: list[str]
@@ -135,6 +136,7 @@ class ModelReply(BaseModel):
     mel: MelShape
     defaults: SettingsReply
     settings: list[Setting]
+    presets: dict[str, dict[str, Scalar]]
     fewest_steps: dict[str, int]
     vocoders: list[VocoderChoice]
     samplers: list[str]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duovox.contracts import ConfigError
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.audio import MAX_SECONDS
 from duovox.text import read_text
 
@@ -45,7 +46,7 @@ MIN_TOKEN = 16
 class ServeConfig:
     """Settings of `duovox serve`. `queue` counts clips that wait. Raises `ConfigError` for impossible values."""
 
-    bundle: str = "sc06"
+    bundle: str = DEFAULT_BUNDLE
     host: str = "127.0.0.1"
     port: int = 8000
     max_batch: int = 16

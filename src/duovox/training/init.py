@@ -80,6 +80,7 @@ def _of_bundle(source: str | Path, part: Part) -> Weights:
     networks: dict[str, nn.Module | None] = {
         "classifier": bundle.model.classifier.network,
         "subnet": bundle.model.score_network,
+        "student": bundle.student and bundle.student.network,
         "vocoder": bundle.vocoder,
     }
     network = networks.get(part)

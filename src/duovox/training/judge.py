@@ -63,7 +63,7 @@ class JudgeTraining:
         self.network = to_channels_last(build_network(self.kind, len(features.labels)).to(device))
         self.front = JudgeMel().to(device)
         self.average = averaged(self.network, self.train.ema_decay)
-        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed, self.train.balance)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
         self.updater = Updater(self.network, adamw(self.network, self.train), self.train.clip_norm, self.average)
         self.optimizers: dict[str, Optimizer] = {"adamw": self.updater.optimizer}

@@ -7,41 +7,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from duovox.classifiers.frozen import fingerprint
-from duovox.config import MelScale, Recipe, TrainConfig, to_dict
+from duovox.bundle import locate, read_bundle
+from duovox.config import Recipe, TrainConfig
 from duovox.contracts import TrainingError
-from duovox.data import Features, relabelled, restricted
 from duovox.devices import DeviceName, Precision, choose_autocast, choose_device
-from duovox.networks.base import TappedClassifier
 from duovox.runs import (
     Part,
-    classifier_folder,
     features_for,
-    load_classifier,
-    read_weights,
+    on_base,
     recipe_of_part,
-    scale_of,
-    scale_of_data,
     updates_of,
 )
-from duovox.training.classifier import ClassifierTraining
 from duovox.training.display import say
 from duovox.training.fit import duration, fitted, measure
 from duovox.training.init import in_words, read_init, start_average_at, take_over
+from duovox.training.jobs import Job, job_of, student_job
 from duovox.training.judge import JudgeTraining
 from duovox.training.loop import Outcome, train
 from duovox.training.optim import Trainee
 from duovox.training.run_folder import recorded_facts
-from duovox.training.subnet import SubnetTraining
-from duovox.training.vocoder import VocoderTraining
 
 
 def start_training(
@@ -60,20 +49,40 @@ def start_training(
     precision: Precision = "auto",
     tensorboard: bool = False,
     network: nn.Module | None = None,
-    on: Path | None = None,
+    on: str | Path | None = None,
+    teacher: str | Path | None = None,
+    trust_code: bool = False,
 ) -> Outcome:
     """Train one part of a recipe on a feature folder into `<out>/<part>/`; seconds for `time_budget`.
+
+    A student is trained on a folder of solutions of the bundle `teacher`, whose recipe takes the place of the given one but for the
+    student's own settings.
 
     `updates` takes the place of the recipe's; with `fit` a new run whose schedule is longer than the time budget gets one that it can
     finish. A run that is resumed keeps the schedule that it was started with. `init` gives weights to start from (see `init.read_init`),
     `start` how many updates of the schedule to leave out, their batches and noise included. `on` is the run folder of the classifier that
-    a subnet is trained on, if it is not in `out`. `network` is someone else's, for a recipe with one that only its owner can give
-    (`ExternalConfig.source` "object"). Raises `DataError` for unfit features, `TrainingError` as `loop.train` does, when a part it builds
-    on is missing, and for weights that cannot be started from.
+    a subnet is trained on, if it is not in `out`, or a bundle: then words that it does not know have no label, and all but the settings
+    of the subnet and its training are its recipe's. `network` is someone else's, for a recipe with one that only its owner can give
+    (`ExternalConfig.source` "object"); `trust_code` runs what a bundle of `on` or `teacher` needs to be opened.
+
+    Raises `DataError` for unfit features, `TrainingError` as `loop.train` does, when a part it builds on is missing, and for weights that
+    cannot be started from.
     """
-    chosen, features = choose_device(device), features_for(recipe, data)
-    job = _job(part, recipe, features, out, on, network, chosen, choose_autocast(precision, chosen))
-    before, timed = recorded_facts(out / part) if resume else {}, time.monotonic()
+    chosen = choose_device(device)
+    autocast, before, timed = choose_autocast(precision, chosen), recorded_facts(out / part) if resume else {}, time.monotonic()
+    if part == "student":
+        if teacher is None:
+            raise TrainingError("a student needs its teacher; name the bundle that made the solutions with --teacher")
+        job = student_job(recipe, data, read_bundle(locate(teacher), trust_code=trust_code), before, chosen, autocast)
+    else:
+        base = (
+            None
+            if part != "subnet" or on is None or (Path(on) / "weights.safetensors").is_file()
+            else read_bundle(locate(on), trust_code=trust_code)
+        )
+        recipe = recipe if base is None else on_base(base.config.recipe, recipe)
+        job = job_of(part, recipe, features_for(recipe, data), out, base or on, network, chosen, autocast)
+    recipe = job.recipe
     kept = _kept(before, job, updates, out / part) if before else _schedule(job, updates, time_budget if fit and not start else math.inf)
     timed = time.monotonic() - timed
     shaped = fitted(recipe, part, updates_of(kept, recipe, part))
@@ -85,7 +94,7 @@ def start_training(
         out / part,
         getattr(shaped, f"train_{part}"),
         recipe_of_part(recipe, part),
-        job.features.digest,
+        job.digest,
         chosen,
         resume=resume,
         time_budget=time_budget - timed,
@@ -99,55 +108,7 @@ def start_training(
     return outcome
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A part, its recipe and data, what is to be known of its run, and its making: a fresh `Trainee` at every call."""
-
-    part: Part
-    recipe: Recipe
-    features: Features
-    device: torch.device
-    facts: dict[str, Any]
-    make: Callable[[Recipe], Trainee]
-
-    @property
-    def validates(self) -> bool:
-        return len(self.features.indices("validation")) > 0
-
-
-def _job(
-    part: Part,
-    recipe: Recipe,
-    features: Features,
-    out: Path,
-    on: Path | None,
-    network: nn.Module | None,
-    device: torch.device,
-    autocast: torch.dtype | None,
-) -> _Job:
-    scale = scale_of_data(recipe, features)
-    facts: dict[str, Any] = {"labels": list(features.labels), "mel_scale": to_dict(scale), "clips": len(features.indices("train"))}
-    facts |= {name: value for name, value in (("languages", dict(features.languages)), ("speakers", features.speaker_note)) if value}
-    if part == "subnet":
-        folder = on or classifier_folder(out, recipe)
-        if recipe.subnet_sees.other_data:
-            scale, features = _seen_by(folder, features)
-            facts |= {"labels": list(features.labels), "mel_scale": to_dict(scale)}
-        classifier = load_classifier(folder, recipe, features, network, scale)
-        features = restricted(features, recipe.subnet_sees.share, recipe.subnet_sees.labels)
-        facts |= {"clips": len(features.indices("train")), "classifier": fingerprint(classifier)}
-
-    def make(recipe: Recipe) -> Trainee:
-        if part == "classifier":
-            return ClassifierTraining(recipe, features, scale, device, autocast, _to_tune(out, recipe, features, network))
-        if part == "subnet":
-            return SubnetTraining(recipe, features, scale, classifier, device, autocast)
-        return (VocoderTraining if part == "vocoder" else JudgeTraining)(recipe, features, device, autocast)
-
-    return _Job(part, recipe, features, device, facts, make)
-
-
-def _schedule(job: _Job, updates: int | None, budget: float) -> dict[str, Any]:
+def _schedule(job: Job, updates: int | None, budget: float) -> dict[str, Any]:
     """The schedule of a new run, as a fact of it, where it is not the recipe's: of `updates` updates, or of fewer if that takes longer
     than `budget` seconds here."""
     of: int = getattr(job.recipe, f"train_{job.part}").updates
@@ -165,7 +126,7 @@ def _schedule(job: _Job, updates: int | None, budget: float) -> dict[str, Any]:
     return {} if wanted == of else {"schedule": {"updates": wanted, "of": of}}
 
 
-def _kept(before: dict[str, Any], job: _Job, updates: int | None, folder: Path) -> dict[str, Any]:
+def _kept(before: dict[str, Any], job: Job, updates: int | None, folder: Path) -> dict[str, Any]:
     """What a resumed run keeps of its beginning. Raises `TrainingError` for another number of updates."""
     planned = updates_of(before, job.recipe, job.part)
     if updates not in (None, planned):
@@ -173,36 +134,14 @@ def _kept(before: dict[str, Any], job: _Job, updates: int | None, folder: Path) 
     return {name: before[name] for name in ("schedule", "init", "start") if name in before}
 
 
-def _begin(trainee: Trainee, job: _Job, init: str | Path | None, start: int, updates: int) -> dict[str, Any]:
+def _begin(trainee: Trainee, job: Job, init: str | Path | None, start: int, updates: int) -> dict[str, Any]:
     """Give a new run the weights to start from; what was done, as facts of the run."""
     if start and (init is None or not 0 < start < updates):
         raise TrainingError(f"--start {start} needs --init, and must lie between 0 and {updates}, the updates of the schedule")
     if init is None:
         return {}
-    taken = take_over(trainee, read_init(init, job.part), tuple(job.features.labels), job.recipe.mel)
+    taken = take_over(trainee, read_init(init, job.part), tuple(job.facts["labels"]), job.recipe.mel)
     say(in_words(job.part, taken))
     if start:
         start_average_at(trainee, start)
     return {"init": taken, **({"start": start} if start else {})}
-
-
-def _to_tune(out: Path, recipe: Recipe, features: Features, network: nn.Module | None) -> TappedClassifier | None:
-    """The copy of someone else's classifier that a training makes familiar with noise; None where the classifier is ours."""
-    if recipe.external is None:
-        return None
-    if not recipe.external.conditioned:
-        raise TrainingError(
-            f"recipe {recipe.name} uses its classifier unmodified; it is trained on noise only with external.conditioned = true"
-        )
-    classifier = load_classifier(out / "original", recipe, features, network)
-    parameters = [parameter for parameter in classifier.get_submodule("network").parameters() if parameter.is_floating_point()]
-    if not any(parameter.requires_grad for parameter in parameters):  # its owner had frozen it
-        for parameter in parameters:
-            parameter.requires_grad_()
-    return classifier
-
-
-def _seen_by(folder: Path, features: Features) -> tuple[MelScale, Features]:
-    """The mel scale of a classifier's run, and other data than it was trained on as it would number them."""
-    facts, _ = read_weights(folder)
-    return scale_of(facts), relabelled(features, facts["labels"], unknown="unlabelled")

@@ -17,7 +17,6 @@ from duovox.data import Batches, Features, in_order
 from duovox.diffusion.noise import add_noise, precondition, training_sigma
 from duovox.model import ScoreModel, build_model
 from duovox.networks.base import TappedClassifier
-from duovox.networks.layout import to_channels_last
 from duovox.sound.mel import scale_mel
 from duovox.training.augment import shift_frames
 from duovox.training.ema import averaged
@@ -51,11 +50,9 @@ class SubnetTraining:
         self.features, self.scale = features, scale
         self.device, self.autocast = device, autocast
         torch.manual_seed(self.train.seed)
-        self.model: ScoreModel = build_model(recipe, classifier).to(device)
-        for ours in (self.model.score_network, *[self.model.classifier] * (recipe.external is None)):
-            to_channels_last(ours)
+        self.model: ScoreModel = build_model(recipe, classifier).to(device).to_channels_last()
         self.average = averaged(self.model.score_network, self.train.ema_decay)
-        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed, self.train.balance)
         self.modules: dict[str, nn.Module] = {"subnet": self.model.score_network, "average": self.average}
         optimizer = adamw(self.model.score_network, self.train, second=0.99)
         self.updater = Updater(self.model.score_network, optimizer, self.train.clip_norm, self.average)

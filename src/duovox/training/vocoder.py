@@ -5,6 +5,7 @@ Losses: L1 of the log-mel, multi-resolution spectra (arXiv 1910.11480), pitch, a
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from duovox.config import MelConfig, Recipe
-from duovox.data import Batches, Features
+from duovox.data import Batch, Batches, Features
 from duovox.networks.layout import refuse_overrun
 from duovox.sound.mel import LogMel
 from duovox.sound.vocoder.discriminators import Discriminators, adversarial_loss, discriminator_loss, feature_loss
@@ -85,8 +86,9 @@ class VocoderTraining:
         self.updater = Updater(self.generator, self.optimizers["generator"], clip, self.ema)
         self.against = Updater(self.discriminators, self.optimizers["discriminators"], clip)
         self.log_mel, self.spectral_loss = LogMel(self.mel).to(device), SpectralLoss()
-        self.batches = Batches(features, "train", self.train.batch, self.train.seed)
-        self.pitch_batches = Batches(features, "train", PITCH_BATCH * self.train.batch, self.train.seed)
+        self.batches = Batches(features, "train", self.train.batch, self.train.seed, self.train.balance)
+        self.pitch_batches = Batches(features, "train", PITCH_BATCH * self.train.batch, self.train.seed, self.train.balance)
+        self.respoken = features.respoken
         self.validation_waves = validation_waves(features).to(device)
 
     def optimizer(self, parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -120,8 +122,9 @@ class VocoderTraining:
         return Losses(torch.stack([weights[name] * losses[name] for name in weights if name in losses]).sum(), losses)
 
     def pitch_alone(self, step: int) -> Losses:
-        wave = self.pad(self.pitch_batches.at(step).wave)
-        log_mel = self.log_mel(wave)[:, 0]
+        batch = self.pitch_batches.at(step)
+        wave = self.pad(batch.wave)
+        log_mel = self.mels_of(batch, wave)[:, 0]
         with self.precision():
             logits = self.generator.pitch(log_mel)
         loss = pitch_loss(logits, *measure_pitch(wave, self.mel))
@@ -132,12 +135,21 @@ class VocoderTraining:
 
     def draw(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Crops of batch `step` at a random loudness: wave (B, frames * hop), log-mel (B, 1, M, frames + 1)."""
-        wave = self.pad(self.batches.at(step).wave)
+        batch = self.batches.at(step)
+        wave = self.pad(batch.wave)
         low, high = GAIN_DECIBELS
         drawn = torch.rand(wave.shape[0], 1, generator=generator, device=generator.device).to(self.device)
         loudest = 0.98 / wave.abs().amax(dim=1, keepdim=True).clamp(min=1e-3)
-        wave = wave * torch.minimum(10 ** ((low + (high - low) * drawn) / 20), loudest)
-        return crop(wave, self.log_mel(wave), self.mel, self.settings.crop_frames, generator)
+        gain = torch.minimum(10 ** ((low + (high - low) * drawn) / 20), loudest)
+        return crop(wave * gain, self.mels_of(batch, wave * gain, gain), self.mel, self.settings.crop_frames, generator)
+
+    def mels_of(self, batch: Batch, wave: Tensor, gain: Tensor | None = None) -> Tensor:
+        """The log-mels (B, 1, M, T) that the vocoder is given for waves (B, padded): theirs, or, of respoken features, those of a voice,
+        louder by `gain` (B, 1)."""
+        if not self.respoken:
+            return self.log_mel(wave)
+        louder = batch.log_mel.to(self.device) + (0.0 if gain is None else gain.log()[:, :, None, None])
+        return louder.clamp(min=math.log(self.mel.floor))
 
     def reconstruction(self, fake: Tensor, real: Tensor) -> dict[str, Tensor]:
         fake_mel, real_mel = self.log_mel(torch.cat([fake, real])).chunk(2)

@@ -98,22 +98,21 @@ const quoted = (word) => (/^[\w.+-]+$/.test(word) ? word : `'${word.replaceAll("
 
 /** The command and the Python that give the same clip from the bundle. */
 function recipes({ label, seed, ...changes }) {
-  const name = model.name;
   const options = Object.entries(changes).map(([key, value]) => `--${key.replaceAll("_", "-")} ${value}`);
-  const bundle = name === "sc06" ? [] : [`--bundle ${quoted(name)}`];
   const value = (given) => (given === "inf" ? 'float("inf")' : JSON.stringify(given));
   const given = [label === null ? "None" : JSON.stringify(label), `seed=${seed}`, ...Object.entries(changes).map(([key, one]) => `${key}=${value(one)}`)];
   return {
-    command: ["duovox generate", quoted(label ?? "any"), `--seed ${seed}`, ...options, ...bundle].join(" "),
-    python: `from duovox import Duovox\n\nclips = Duovox.from_pretrained(${JSON.stringify(name)}).generate(${given.join(", ")})\n`,
+    command: ["duovox generate", quoted(label ?? "any"), `--seed ${seed}`, ...options, `--bundle ${quoted(model.name)}`].join(" "),
+    python: `from duovox import Duovox\n\nclips = Duovox.from_pretrained(${JSON.stringify(model.name)}).generate(${given.join(", ")})\n`,
   };
 }
 
 /** Generate a clip, with pictures and frames. */
 export async function generate(request, signal) {
   const frames = [];
-  const { label, seed } = request;
-  const { wave, logMel, probabilities } = await ask({ kind: "generate", request }, signal, (frame) => frames.push(frame));
+  const { label, seed, preset, ...changes } = request;
+  const whole = { label, seed, ...model.presets[preset ?? model.defaults.preset], ...changes };
+  const { wave, logMel, probabilities } = await ask({ kind: "generate", request: whole }, signal, (frame) => frames.push(frame));
   const file = new Uint8Array(await encodeWav([wave], model.rate).arrayBuffer());
   const clip = {
     label, seed, rate: model.rate, seconds: wave.length / model.rate, media_type: "audio/wav", audio: toBase64(file), probabilities,

@@ -1,7 +1,7 @@
 // The settings of one generation: a control for each setting that the server's model describes, whatever it is called. Takes their kinds,
 // ranges and defaults from /v1/model; gives what differs from the defaults.
 
-const FIRST = ["gamma", "steps", "sampler"]; // always in sight; the others are under "More settings"
+const FIRST = ["preset", "gamma", "steps", "sampler"]; // always in sight; the others are under "More settings"
 
 const copyOf = (template) => document.getElementById(template).content.cloneNode(true).firstElementChild;
 
@@ -76,21 +76,38 @@ export class Settings {
     for (const name of order) host.querySelector(FIRST.includes(name) ? ".first" : ".others").append(this.controls.get(name).element);
     this.start = { ...Object.fromEntries(model.settings.map((setting) => [setting.name, setting.default])), ...start };
     this.#startWhereSamplersWork(model.fewest_steps);
+    this.#beginWithPresets(model.presets);
     this.reset();
   }
 
   reset() {
+    this.#put(this.start);
+  }
+
+  #put(values) {
     for (const [name, { input }] of this.controls) {
-      if (input.type === "checkbox") input.checked = this.start[name];
-      else input.value = this.start[name];
+      if (input.type === "checkbox") input.checked = values[name];
+      else input.value = values[name];
       input.dispatchEvent(new Event("input"));
     }
   }
 
-  /** The settings that differ from the bundle's own, for a request. */
+  /** For a request: the preset, where it is not the bundle's own, and the settings that differ from what it begins with. */
   values() {
-    const given = this.described.map(({ name, default: own }) => [name, this.controls.get(name).read(), own]);
-    return Object.fromEntries(given.filter(([, value, own]) => value !== own).map(([name, value]) => [name, value]));
+    const preset = this.controls.get("preset").read();
+    const { preset: _, ...begun } = { ...this.defaults, ...this.presets[preset] };
+    const given = Object.keys(begun).map((name) => [name, this.controls.get(name).read()]);
+    const changed = Object.fromEntries(given.filter(([name, value]) => value !== begun[name]));
+    return preset === this.defaults.preset ? changed : { preset, ...changed };
+  }
+
+  /** A preset that is chosen sets the other controls; only those that the bundle has the parts for can be. */
+  #beginWithPresets(presets) {
+    this.presets = presets;
+    this.defaults = Object.fromEntries(this.described.map(({ name, default: own }) => [name, own]));
+    const { input } = this.controls.get("preset");
+    for (const option of [...input.options]) option.disabled = option.hidden = !(option.value in presets);
+    input.addEventListener("change", () => this.#put({ ...presets[input.value], preset: input.value }));
   }
 
   /** Let the steps begin, on the slider, where the chosen sampler gives words; fewer can still be typed. */

@@ -1,0 +1,10 @@
+"""What ships with the package: the bundle that speaks where none is named, and where bundles and judges lie. Imports nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DEFAULT_BUNDLE = "sc06"
+
+BUNDLES = Path(__file__).parent / "bundles"
+JUDGES = Path(__file__).parent / "judges"
