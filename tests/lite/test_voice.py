@@ -160,6 +160,9 @@ def test_no_onnxruntime(voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_the_step_was_not_made_for(voice: Voice) -> None:
     with pytest.raises(ConfigError, match="guided at 'noised', not at 'estimate'"):
         voice.generate("one", guide_at="estimate")
+    with pytest.raises(BundleError, match="turbo needs a distilled student, and this voice was exported without one"):
+        voice.generate("one", preset="turbo")
+    assert voice.settings(preset="quality").steps == voice.settings().changed({"preset": "quality"}).steps
     with pytest.raises(ConfigError, match="neural vocoder alone"):
         voice.generate_batch([("one", 0)], vocoder="griffin_lim")
     with pytest.raises(ConfigError, match="steps"):

@@ -63,6 +63,7 @@ def test_the_command_line(exported_folder: Path, tmp_path: Path) -> None:
         (("classify", "sound.wav"), "PyTorch is not installed: give --model"),
         (("inspect", "sc06"), "PyTorch is not installed: pip install torch; generate and classify do without it, with --model"),
         (("generate", "seven", "--model", "nowhere"), "nowhere is no exported voice"),
+        (("generate", "seven", "--model", "nowhere", "--precision", "bf16"), "--precision bf16 is PyTorch's"),
     ],
 )
 def test_what_needs_torch_says_so_on_one_line(arguments: tuple[str, ...], words: str) -> None:
