@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -362,7 +363,7 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(
 
     with monkeypatch.context() as patch:
         if call == "mkdtemp":
-            patch.setattr(module.tempfile, "mkdtemp", full)
+            patch.setattr(tempfile, "mkdtemp", full)
         elif call == "write":
             patch.setattr(Path, "write_bytes", full)
         else:

@@ -45,6 +45,9 @@ app.command(export)
 app.command(serve)
 app.command(name="bench")(measure)
 
+PACKAGES = {"PIL": "pillow"}
+"""What packages are called that have another name than their module."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted."""
@@ -68,8 +71,21 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except ModuleNotFoundError as error:
+        print(f"duovox: {_missing(error)}", file=sys.stderr)
+        return 1
     except OSError as error:  # what the file system says to a path of the user's, where no part of ours says it better
         where = f": {error.filename}" if error.filename else ""
         print(f"duovox: {printable(f'{error.strerror or error}{where}')}", file=sys.stderr)
         return 1
     return 0
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """What to install, where a package is missing that a full installation has. Raises the error for a module of ours."""
+    name = (error.name or "").split(".")[0]
+    if name in ("", "duovox"):
+        raise error
+    if name == "torch":
+        return "PyTorch is not installed: pip install torch; generate and classify do without it, with --model"
+    return f"{name} is not installed: pip install {PACKAGES.get(name, name)}"

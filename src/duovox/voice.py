@@ -88,6 +88,11 @@ class Duovox:
         """The words it knows."""
         return self.config.labels
 
+    @property
+    def digest(self) -> str:
+        """The identity of its weights."""
+        return self.config.digest
+
     def classify(self, sound: str | Path | BinaryIO | NDArray[Any] | Sequence[float], rate: int | None = None) -> dict[str, float]:
         """Probability of each label for a sound file (its path, or open), or for an array of samples at `rate` Hz.
 

@@ -13,7 +13,7 @@ from duovox.bench.quality import Listeners
 from duovox.bundle import Bundle
 from duovox.contracts import ConfigError, LabelError
 from duovox.evaluation.clips import Clips
-from duovox.evaluation.judge import PACKAGED_JUDGE, Scores
+from duovox.evaluation.judge import Scores, packaged_judge
 from duovox.evaluation.metrics import fit_gaussian, frechet_distance, wilson_interval
 
 LABELS = ("high", "low", "mid")
@@ -64,7 +64,7 @@ def test_a_judge_of_other_words_is_said_and_one_that_was_asked_for_refused(voice
     assert listeners.judge is None
     assert listeners.missing["accuracy"] == listeners.missing["fid"] and "not trained on high, low, mid" in listeners.missing["fid"]
     with pytest.raises(LabelError, match="not trained on high, low, mid"):
-        Listeners(voice, judge=PACKAGED_JUDGE)
+        Listeners(voice, judge=packaged_judge(["zero"]))
 
 
 def test_a_recogniser_that_is_not_installed_is_said(voice: Duovox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from foreign import Deciding, OnWaves, Pooled, WithAiry, bundle_of
+from onnx import TensorProto, helper
 from torch import nn
 
 from duovox.config import TapConfig
 from duovox.contracts import ClassifierError
 from duovox.exporting.checking import compare, require_same
-from duovox.exporting.conversion import to_onnx
+from duovox.exporting.conversion import _without_double_cosines, to_onnx
 from duovox.exporting.parts import classifier_part, guided_step_part
 from duovox.exporting.tracing import trace
 from duovox.lite.sessions import open_graph
@@ -56,3 +58,22 @@ def test_a_step_on_a_classifier_made_elsewhere(small_voice: Duovox) -> None:
     for seed, batch in ((5, 1), (6, 3)):
         inputs = part.draw(seed, batch)
         torch.testing.assert_close(graph(*inputs), part.plain(*inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_cosines_of_doubles_are_sines() -> None:
+    """Those of floats are left alone; the numbers stay what they are."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [5]) for name in "xy")
+    names = {"wide": TensorProto.DOUBLE, "turned": TensorProto.DOUBLE, "narrow": TensorProto.FLOAT}
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("Cos", ["wide"], ["turned"]),
+        helper.make_node("Cast", ["turned"], ["narrow"], to=TensorProto.FLOAT),
+        helper.make_node("Cos", ["narrow"], ["y"]),
+    ]
+    between = [helper.make_tensor_value_info(name, kind, [5]) for name, kind in names.items()]
+    graph = helper.make_graph(nodes, "cosines", [x], [y], value_info=between)
+    model = _without_double_cosines(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
+    assert [node.op_type for node in model.graph.node] == ["Cast", "Add", "Sin", "Cast", "Cos"]
+    values = np.linspace(-7, 7, 5, dtype=np.float32)
+    found = open_graph(model.SerializeToString(), ("x",), "1.20")(values)
+    np.testing.assert_allclose(found, np.cos(np.cos(values)), rtol=0, atol=1e-6)

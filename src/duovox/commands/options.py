@@ -15,6 +15,9 @@ from duovox.config import SampleConfig
 from duovox.contracts import ConfigError, DuovoxError, OutputError
 
 if TYPE_CHECKING:
+    from duovox.devices import DeviceName, Precision
+    from duovox.lite.voice import Voice
+    from duovox.voice import Duovox
 
     class Sampling:
         """The settings of sampling as options of a command: every field of `SampleConfig`, and the short form `interval`."""
@@ -63,3 +66,20 @@ def require_extra(extra: str, parts: tuple[str, ...]) -> None:
     missing = [part for part in parts if find_spec(part) is None]
     if missing:
         raise DuovoxError(f"{', '.join(missing)} not installed: pip install 'duovox[{extra}]'")
+
+
+def open_voice(bundle: str, model: Path | None, trust_code: bool, device: DeviceName, precision: Precision = "fp32") -> Duovox | Voice:
+    """The exported voice in the folder `model`, where one is named, else the bundle. Raises `DuovoxError` where a bundle is to be opened
+    without PyTorch, or an exported voice in another precision than it has."""
+    if model is not None:
+        if precision == "bf16":
+            raise ConfigError("--precision bf16 is PyTorch's; an exported voice computes in float32")
+        from duovox.lite.voice import Voice
+
+        return Voice(model)
+    if find_spec("torch") is None:
+        raise DuovoxError("PyTorch is not installed: give --model a folder made by `duovox export`, or pip install torch")
+    from duovox.devices import choose_device
+    from duovox.voice import Duovox
+
+    return Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device), precision)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 from tyro.conf import Positional, arg
 
 from duovox import __version__
-from duovox.commands.options import Sampling, SamplingOptions, refuse_existing
+from duovox.commands.options import Sampling, SamplingOptions, open_voice, refuse_existing
 from duovox.config import to_dict
-from duovox.contracts import DuovoxError, OutputError
+from duovox.contracts import ConfigError, DuovoxError, OutputError
 from duovox.files import safe_name, write_whole
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
 if TYPE_CHECKING:
-    from duovox.voice import Clip
+    from duovox.clip import Clip
 
 AudioFormat = Literal["wav", "flac", "ogg"]
 STANDARD_INPUT = Path("-")
@@ -34,6 +34,7 @@ def generate(
     sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
     vocoder: Literal["neural", "griffin_lim"] | None = None,
     bundle: str = DEFAULT_BUNDLE,
+    model: Path | None = None,
     trust_code: bool = False,
     format: AudioFormat = "wav",
     spectrogram: bool = False,
@@ -56,6 +57,7 @@ def generate(
         sampling: Settings of sampling, the bundle's own where left out.
         vocoder: How the mel becomes sound.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        model: A folder made by `duovox export`, in the place of a bundle; runs without PyTorch.
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
         format: Format of the clips in a folder.
         spectrogram: Also write each clip's log-mel as a PNG picture.
@@ -66,22 +68,23 @@ def generate(
         force: Overwrite files that exist.
     """
     places = _free_paths(out, label, seed, n, format, spectrogram, force)
-    from duovox.devices import choose_device
-    from duovox.generation import cut, generate_each, make_plan
-    from duovox.voice import Duovox, refuse_faulty
+    if batch < 1:
+        raise ConfigError(f"the batch must be at least 1, not {batch}")
+    from duovox.clip import refuse_faulty
 
-    voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device), precision)
+    voice = open_voice(bundle, model, trust_code, device, precision)
     wanted = voice.check_request(None if label == "any" and label not in voice.labels else label, seed, n)
     settings = voice.settings(**sampling.given())
     if wanted is not None and wanted != label:  # asked for by another name
         places = _free_paths(out, wanted, seed, n, format, spectrogram, force)
     faulty: list[Clip] = []
-    made = generate_each(voice, cut(make_plan([wanted], n, seed), batch), settings, vocoder)
-    for path, (_, clip) in zip(places, made, strict=True):
+    batches = (range(first, min(first + batch, seed + n)) for first in range(seed, seed + n, batch))
+    made = (clip for seeds in batches for clip in voice.generate_batch([(wanted, one) for one in seeds], settings, vocoder))
+    for path, clip in zip(places, made, strict=True):
         if clip.fault:
             faulty.append(clip)
         if not clip.fault or keep_faulty:
-            _write_clip(path, clip, {"bundle": voice.config.digest, "precision": voice.precision}, spectrogram, force)
+            _write_clip(path, clip, {"bundle": voice.digest, "precision": voice.precision}, spectrogram, force)
             print(f"{printable(str(path))}: {_summary(clip)}")
     if not keep_faulty:
         refuse_faulty(faulty, n)
@@ -117,7 +120,6 @@ def _suffixes(path: Path, spectrogram: bool) -> list[str]:
 
 def _write_clip(path: Path, clip: Clip, made_by: dict[str, str], spectrogram: bool, force: bool) -> None:
     from duovox.sound.audio import write_audio
-    from duovox.sound.picture import sheet
 
     story = {
         "label": clip.label,
@@ -132,6 +134,8 @@ def _write_clip(path: Path, clip: Clip, made_by: dict[str, str], spectrogram: bo
     write_audio(path, clip.wave, clip.rate, force=force, parents=True)
     write_whole(path.with_suffix(".json"), (json.dumps(story, indent=2) + "\n").encode(), force=force)
     if spectrogram:
+        from duovox.sound.picture import sheet
+
         write_whole(path.with_suffix(".png"), sheet([[clip.log_mel]]), force=force)
 
 
@@ -139,6 +143,7 @@ def classify(
     sounds: Positional[tuple[Path, ...]],
     /,
     bundle: str = DEFAULT_BUNDLE,
+    model: Path | None = None,
     trust_code: bool = False,
     as_json: Annotated[bool, arg(name="json")] = False,
     device: Literal["auto", "cpu", "cuda"] = "cpu",
@@ -150,18 +155,17 @@ def classify(
     Args:
         sounds: Files (wav, flac, ogg, opus, mp3) or folders; - reads standard input. Of a longer sound the loudest second counts.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
+        model: A folder made by `duovox export`, in the place of a bundle; runs without PyTorch.
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
         as_json: Print one JSON object with every label's probability per file.
         device: Where to compute.
     """
-    from duovox.devices import choose_device
     from duovox.sound.audio import READABLE
-    from duovox.voice import Duovox
 
     files, failed = _files_of(sounds)
     if not files and not failed:
         raise DuovoxError(f"no sound files ({', '.join(READABLE)}) in {', '.join(map(str, sounds)) or 'nothing'}")
-    voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
+    voice = open_voice(bundle, model, trust_code, device)
     results: dict[str, dict[str, float]] = {}
     for file in files:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -49,9 +50,37 @@ def to_onnx(part: Part, network: nn.Module) -> onnx.ModelProto:
                 verbose=False,
             )
             assert program is not None
-            return program.model_proto
+            return _without_double_cosines(program.model_proto)
     except Exception as error:  # of the tracer, the exporter or the network itself, which may be any
         raise ClassifierError(_refusal(part, network, error)) from error
+
+
+def _without_double_cosines(model: onnx.ModelProto) -> onnx.ModelProto:
+    """cos x of doubles as sin (x + pi / 2), which onnxruntime 1.23 and before have as well. Changes the model; returns it."""
+    from onnx import TensorProto, helper
+
+    values = (*model.graph.value_info, *model.graph.input)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    quarter = helper.make_tensor("quarter_turn", TensorProto.DOUBLE, [], [math.pi / 2])
+    nodes: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        if node.op_type == "Cos" and kinds.get(node.input[0]) == TensorProto.DOUBLE:
+            turned = f"{node.input[0]}.turned"
+            nodes.append(helper.make_node("Add", [node.input[0], quarter.name], [turned]))
+            node.op_type, node.input[0] = "Sin", turned
+        nodes.append(node)
+    if len(nodes) > len(model.graph.node):
+        model.graph.initializer.append(quarter)
+        copies = [_copy(node) for node in nodes]  # they would go with the list that holds them
+        del model.graph.node[:]
+        model.graph.node.extend(copies)
+    return model
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    copy = type(node)()
+    copy.CopyFrom(node)
+    return copy
 
 
 def _refusal(part: Part, network: nn.Module, error: Exception) -> str:
@@ -68,9 +97,8 @@ def _refusal(part: Part, network: nn.Module, error: Exception) -> str:
 
 def _operation_in(text: str) -> str | None:
     """A name such as aten::mkldnn_rnn_layer in the words of an exporter."""
-    found = (
-        re.search(r"op='(\w+(?:::|\.)\w+)", text) or re.search(r"\b([a-z_]\w*::\w+)", text) or re.search(r"\b((?:aten|prims)\.\w+)", text)
-    )
+    patterns = (r"op='(\w+(?:::|\.)\w+)", r"\b([a-z_]\w*::\w+)", r"\b((?:aten|prims)\.\w+)")
+    found = next((match for pattern in patterns if (match := re.search(pattern, text))), None)
     return found[1].replace(".", "::") if found else None
 
 

@@ -9,16 +9,20 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Literal
 
 from duovox.config import MelConfig, MelScale, NoiseConfig, SampleConfig, check_labels, check_languages, from_dict
+from duovox.config.fields import require
 from duovox.contracts import BundleError, ConfigError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
 GRAPHS = ("classifier", "step", "vocoder")
+INPUTS = {"classifier": ("mel", "wave"), "step": ("noised", "sigma", "label", "gamma"), "vocoder": ("log_mel", "noise")}
+"""What a graph may take; which of them it takes, and in which order, its manifest says."""
+
 PrecisionName = Literal["fp32", "fp16", "int8"]
 
 
@@ -71,15 +75,27 @@ class Manifest:
     def __post_init__(self) -> None:
         check_labels("labels", self.labels)
         check_languages("languages", self.languages, self.labels)
+        require(isinstance(self.files, dict), f"files: expected a table of names, got {self.files!r}")
+        for name, said in self.files.items():
+            require(PurePath(name).name == name, f"files: {name!r} is no name of a file in the folder")
+            require(isinstance(said, dict), f"files.{name}: expected size and sha256, got {said!r}")
+            from_dict(FileFacts, said, f"files.{name}")
+        known = [set(facts.inputs) <= set(INPUTS[graph]) for graph, facts in self.graphs.items()]
+        require(all(known), "a graph takes inputs that this duovox does not know; use the one that exported it, or a newer")
+        for name in (*(facts.file for facts in self.graphs.values()), WEIGHTS):
+            require(name in self.files, f"files: {name} is not among them")
 
     @property
     def graphs(self) -> dict[str, GraphFacts]:
         return {name: getattr(self, name) for name in GRAPHS}
 
 
-def facts_of(content: bytes) -> FileFacts:
-    """Size and digest of a file's content."""
-    return FileFacts(len(content), hashlib.sha256(content).hexdigest())
+def facts_of(content: bytes | BinaryIO) -> FileFacts:
+    """Size and digest of a file's content, or of an open file, which is never in memory as a whole."""
+    if isinstance(content, bytes):
+        return FileFacts(len(content), hashlib.sha256(content).hexdigest())
+    digest = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]
+    return FileFacts(content.tell(), digest)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -104,10 +120,11 @@ def check_files(folder: Path, files: Mapping[str, Any]) -> None:
         if not path.is_file():
             raise BundleError(f"{folder} is incomplete: {name} is missing; export the bundle again")
         try:
-            found = facts_of(path.read_bytes())
+            with path.open("rb") as file:
+                found = facts_of(file)
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
-        if found != from_dict(FileFacts, said, name):
+        if found != FileFacts(**said):
             raise BundleError(
                 f"{path} is not the file {MANIFEST} names ({found.size} bytes, sha256 {found.sha256[:12]}...); export the bundle again"
             )

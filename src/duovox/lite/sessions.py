@@ -27,9 +27,8 @@ def open_graph(source: Path | bytes, inputs: tuple[str, ...], oldest: str, threa
     if version_of(onnxruntime.__version__) < version_of(oldest):
         raise BundleError(f"this voice needs onnxruntime {oldest} or newer, here is {onnxruntime.__version__}: pip install -U onnxruntime")
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or len(
-        os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    )
+    options.intra_op_num_threads = threads or _processors()
+    options.enable_cpu_mem_arena = False  # it would keep 15 MB more, to be 5 % faster
     options.log_severity_level = 3
     try:
         content = source if isinstance(source, bytes) else str(source)
@@ -44,6 +43,10 @@ def open_graph(source: Path | bytes, inputs: tuple[str, ...], oldest: str, threa
         return output
 
     return run
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def version_of(text: str) -> tuple[int, ...]:

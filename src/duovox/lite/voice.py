@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from duovox.clip import MAX_LOG_MEL, Clip, Heard, VocoderName, check_request, fault_of, refuse_faulty
 from duovox.config import SampleConfig
-from duovox.contracts import ConfigError, GenerationError
+from duovox.contracts import BundleError, ConfigError, GenerationError
 from duovox.labels import resolve
 from duovox.lite.manifest import Manifest, check_files, read_manifest
 from duovox.lite.mel import log_mel, scale_mel, unscale_mel
@@ -60,6 +60,11 @@ class Voice:
     def digest(self) -> str:
         """The identity of the bundle it was made of."""
         return self.manifest.bundle
+
+    @property
+    def precision(self) -> str:
+        """How its weights are stored; it computes in float32."""
+        return self.manifest.precision
 
     def generate(
         self,
@@ -159,6 +164,8 @@ class Voice:
     def settings(self, settings: SampleConfig | None = None, **changes: Any) -> SampleConfig:
         """`settings` (the voice's own if left out) with `changes`. Raises `ConfigError`, also where guidance was not exported that way."""
         chosen = (settings or self.manifest.sample).changed(changes)
+        if chosen.preset == "turbo":
+            raise BundleError("preset turbo needs a distilled student, and this voice was exported without one; use preset balanced")
         if chosen.guide_at != self.manifest.sample.guide_at:
             raise ConfigError(
                 f"sample.guide_at: this voice was exported to be guided at {self.manifest.sample.guide_at!r}, not at {chosen.guide_at!r}"

@@ -62,7 +62,7 @@ export async function record(seconds, signal, hooks) {
   const stream = await openMicrophone();
   const context = new AudioContext();
   try {
-    await context.audioWorklet.addModule("/static/recorder-worklet.js");
+    await context.audioWorklet.addModule(new URL("./recorder-worklet.js", import.meta.url));
     signal.throwIfAborted();
     const node = new AudioWorkletNode(context, "recorder");
     context.createMediaStreamSource(stream).connect(node).connect(context.destination); // it gives silence, but only so is it run
