@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 
 from duovox.contracts import TrainingError
 
@@ -170,12 +171,10 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not (self.training and dist.is_initialized()):
             return super().forward(x)
         values = x.float()
-        own = torch.cat([values.sum(dim=(0, 2, 3)), values.square().sum(dim=(0, 2, 3)), values.new_tensor([values[:, 0].numel()])])
-        with lost_processes():
-            sums = dist.nn.functional.all_reduce(own)  # type: ignore[attr-defined]
-        count = sums[-1].detach()
-        mean, square = (sums[:-1] / count).chunk(2)
-        variance = square - mean.square()
+        count = _over_processes(values.new_tensor(float(values[:, 0].numel())))
+        mean = _over_processes(values.sum(dim=(0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = _over_processes(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
             momentum = self.momentum if self.momentum is not None else 0.1
@@ -183,8 +182,15 @@ class SharedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * count / (count - 1), momentum)
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
-        shaped: Tensor = values * scale[:, None, None] + (self.bias - mean * scale)[:, None, None]
+        shaped: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
         return shaped.to(x.dtype)
+
+
+def _over_processes(value: Tensor) -> Tensor:
+    """The sum over the processes, in the graph of all of them."""
+    with lost_processes():
+        summed: Tensor = all_reduce(value)
+        return summed
 
 
 def share_batch_norms(modules: Iterable[nn.Module]) -> None:
