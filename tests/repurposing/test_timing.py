@@ -24,10 +24,10 @@ def test_a_slow_step_is_measured(tiny_recipe: Recipe, tiny_features: Path, monke
     """The first one, slower still, does not count; of the whole, validations are a part."""
     real, steps = SubnetTraining.loss, list[int]()
 
-    def slow(self: SubnetTraining, step: int, generator: torch.Generator) -> Losses:
+    def slow(self: SubnetTraining, step: int, *given: Any) -> Losses:
         time.sleep(0.2 if steps else 3)
         steps.append(step)
-        return real(self, step, generator)
+        return real(self, step, *given)
 
     monkeypatch.setattr(SubnetTraining, "loss", slow)
     made = repurpose(fresh(Plain), WORDS, MEL, recipe=tiny_recipe)

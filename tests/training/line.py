@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from duovox.config import TrainConfig
 from duovox.training.ema import averaged
 from duovox.training.loop import Outcome, train
 from duovox.training.optim import Losses, Updater
+from duovox.training.shares import Part
 
 CPU = torch.device("cpu")
 SETTINGS = TrainConfig(updates=40, batch=4, rate=0.05, warmup=5, ema_decay=0.9, validate_every=4, checkpoint_every=10, seed=3)
@@ -26,6 +27,7 @@ class Line:
     """A `Trainee` that fits a line with dropout; `before` is called with every step."""
 
     part = "line"
+    whole_batches = ""
 
     def __init__(self, before: Callable[[int], None] = lambda step: None) -> None:
         torch.manual_seed(0)
@@ -36,11 +38,14 @@ class Line:
         self.updater = Updater(self.network, self.optimizers["adamw"], SETTINGS.clip_norm, self.average)
         self.before, self.steps, self.rates = before, list[int](), list[float]()
 
-    def loss(self, step: int, generator: torch.Generator) -> Losses:
+    def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {"x": torch.randn(4, 3, generator=generator)}
+
+    def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
         self.before(step)
         self.steps.append(step)
         self.rates.append(self.optimizers["adamw"].param_groups[0]["lr"])
-        x = torch.randn(4, 3, generator=generator)
+        x = drawn["x"]
         loss = (self.network(x)[:, 0] - x.sum(1)).square().mean()
         return Losses(loss, {"loss": loss})
 

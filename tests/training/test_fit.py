@@ -45,10 +45,10 @@ def ticking(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A classifier's updates take a second each, its validations 10; gives the steps that were asked for."""
     loss, validate, steps = ClassifierTraining.loss, ClassifierTraining.validate, list[int]()
 
-    def slow_loss(self: ClassifierTraining, step: int, generator: torch.Generator) -> Losses:
+    def slow_loss(self: ClassifierTraining, step: int, *given: Any) -> Losses:
         clock[0] += 1
         steps.append(step)
-        return loss(self, step, generator)
+        return loss(self, step, *given)
 
     def slow_validate(self: ClassifierTraining) -> dict[str, float]:
         clock[0] += 10
@@ -62,10 +62,10 @@ def ticking(clock: list[float], monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def at_step(wanted: int, action: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     loss = ClassifierTraining.loss
 
-    def acting(self: ClassifierTraining, step: int, generator: torch.Generator) -> Losses:
+    def acting(self: ClassifierTraining, step: int, *given: Any) -> Losses:
         if step == wanted:
             action()
-        return loss(self, step, generator)
+        return loss(self, step, *given)
 
     monkeypatch.setattr(ClassifierTraining, "loss", acting)
 
@@ -108,7 +108,7 @@ def test_every_phase_is_timed_at_its_own_price(recipe: Recipe, clock: list[float
             clock[0] += 7
             return {}
 
-    def pay(_trainee: object, step: int, _generator: object) -> dict[str, float]:
+    def pay(_trainee: object, step: int, *_others: object) -> dict[str, float]:
         clock[0] += prices[step]
         steps.append(step)
         return {}

@@ -177,9 +177,9 @@ def test_a_schedule_that_begins_later_takes_its_own_steps_and_resumes(
     recipe, steps = dataclasses.replace(tiny_recipe, train_classifier=settings), list[tuple[int, float]]()
     loss = ClassifierTraining.loss
 
-    def seen(self: ClassifierTraining, step: int, generator: torch.Generator) -> Losses:
+    def seen(self: ClassifierTraining, step: int, *given: Any) -> Losses:
         steps.append((step, self.optimizers["adamw"].param_groups[0]["lr"] / settings.rate))
-        return loss(self, step, generator)
+        return loss(self, step, *given)
 
     monkeypatch.setattr(ClassifierTraining, "loss", seen)
     facts, _ = started("classifier", recipe, tiny_features, tmp_path, init=tiny_runs, start=4)

@@ -22,6 +22,7 @@ from duovox.training.classifier import ClassifierTraining
 from duovox.training.loop import Outcome
 from duovox.training.optim import Losses, set_rates, update
 from duovox.training.schedule import learning_rate_factor, step_generator
+from duovox.training.shares import Shares
 from duovox.training.start import start_training
 from duovox.training.subnet import SubnetTraining
 
@@ -88,10 +89,10 @@ def test_resuming_a_complete_run_changes_nothing(tmp_path: Path) -> None:
 def stop_at(step: int, trainee: type, monkeypatch: pytest.MonkeyPatch) -> None:
     loss = trainee.loss  # type: ignore[attr-defined]
 
-    def stopping(self: object, number: int, generator: torch.Generator) -> Losses:
+    def stopping(self: object, number: int, *given: object) -> Losses:
         if number == step:
             stop()
-        return loss(self, number, generator)
+        return loss(self, number, *given)
 
     monkeypatch.setattr(trainee, "loss", stopping)
 
@@ -189,15 +190,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_spares_the_checkpoint(tmp_p
 def test_weights_that_are_not_finite_never_reach_the_checkpoint(tmp_path: Path) -> None:
     """A gradient can overflow where the loss is still finite, in the very step before a checkpoint."""
     trainee = Line()
-    step_of = trainee.updater.step
+    finish = trainee.updater.finish
 
-    def broken(loss: Tensor) -> Tensor:
-        norm = step_of(loss)
+    def broken(shares: Shares) -> Tensor:
+        norm = finish(shares)
         if trainee.steps[-1] == 19:
             trainee.network[0].weight.data[0, 0] = math.inf
         return norm
 
-    trainee.updater.step = broken  # type: ignore[method-assign]
+    trainee.updater.finish = broken  # type: ignore[method-assign]
     with pytest.raises(TrainingError, match=r"step 20"):
         run(trainee, tmp_path)
     assert read_header(tmp_path / "checkpoint.safetensors")["step"] == 10

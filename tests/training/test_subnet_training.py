@@ -97,7 +97,7 @@ def test_labels_are_tapped_for_their_share_of_the_batch(share: float, low: int, 
 
     trainee.model.taps = spy  # type: ignore[method-assign, assignment]
     label = torch.arange(60) % 3
-    losses = trainee.losses(torch.randn(60, 1, 16, 16), label, torch.Generator().manual_seed(0))
+    losses = trainee.losses(trainee.noised(torch.randn(60, 1, 16, 16), label, torch.Generator().manual_seed(0)))
     assert losses.shape == (60,)
     (tapped,) = asked
     assert low <= int((tapped != NO_LABEL).sum()) <= high

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,12 +40,14 @@ def train(
     on: str | None = None,
     teacher: str | None = None,
     trust_code: bool = False,
+    accumulate: int = 1,
 ) -> None:
     """Train one part into <out>/<part>/. The subnet needs the classifier in the same <out>, the student its teacher and that one's
     solutions.
 
     Stops cleanly, with a checkpoint, on Ctrl-C, SIGTERM, when its terminal closes and at the end of the time budget; --resume goes on,
-    with the schedule and the first weights that the run was started with.
+    with the schedule and the first weights that the run was started with. Several processes share every update and give the same run:
+    `torchrun --nproc-per-node 8 -m duovox train ...`.
 
     Args:
         part: What to train.
@@ -64,29 +67,39 @@ def train(
             hub id). All but the subnet's own settings are then the bundle's, and words that it does not know have no label.
         teacher: The bundle (name, folder, hub id) that the student learns from; all but the student's own settings are its recipe's.
         trust_code: Run the code that a bundle of someone else's classifier (--on, --teacher) names or holds.
+        accumulate: Cut every update into this many passes, to use less memory; classifier, subnet and student can.
     """
     budget = parse_seconds(time_budget) if time_budget else math.inf
     settings = read_recipe(recipe)
     from duovox.training.start import start_training
 
-    outcome = start_training(
-        part,
-        settings,
-        data,
-        out,
-        resume=resume,
-        time_budget=budget,
-        fit=fit,
-        updates=updates,
-        init=init,
-        start=start,
-        device=device,
-        precision=precision,
-        tensorboard=tensorboard,
-        on=on,
-        teacher=teacher,
-        trust_code=trust_code,
-    )
+    follows = os.environ.get("RANK", "0") != "0"
+    try:
+        outcome = start_training(
+            part,
+            settings,
+            data,
+            out,
+            resume=resume,
+            time_budget=budget,
+            fit=fit,
+            updates=updates,
+            init=init,
+            start=start,
+            device=device,
+            precision=precision,
+            tensorboard=tensorboard,
+            on=on,
+            teacher=teacher,
+            trust_code=trust_code,
+            accumulate=accumulate,
+        )
+    except DuovoxError:
+        if follows:  # the first process says it
+            sys.exit(1)
+        raise
+    if follows:
+        return
     state = "finished" if outcome.complete else "stopped (go on with --resume)"
     print(f"{part}: {state} at step {outcome.step} of {outcome.updates}; weights in {out / part / 'weights.safetensors'}")
 

@@ -5,7 +5,7 @@ Takes features and a recipe; gives a `Trainee` to the loop, and `accuracy_by_sig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from duovox.sound.mel import scale_mel
 from duovox.training.augment import random_gain, shift_frames, stretch_mel
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
+from duovox.training.shares import Part
 
 REPORT_SIGMAS = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Noise levels of the accuracy table; 0 means clean (the smallest sigma the model knows)."""
@@ -30,6 +31,7 @@ class ClassifierTraining:
     """A `Trainee`: cross-entropy of p(label | noised, sigma), with moving average; of a fresh classifier, or of `network`."""
 
     part = "classifier"
+    whole_batches = ""
 
     def __init__(
         self,
@@ -53,17 +55,21 @@ class ClassifierTraining:
         self.updater = Updater(self.network, adamw(self.network, self.train), self.train.clip_norm, self.average)
         self.optimizers: dict[str, Optimizer] = {"adamw": self.updater.optimizer}
 
-    def loss(self, step: int, generator: torch.Generator) -> Losses:
-        """Cross-entropy of batch `step`, noised, and the share that the network gets right."""
+    def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Batch `step`, augmented and noised."""
         batch = self.batches.at(step)
         clean = scale_mel(self.augmented(batch.log_mel.to(self.device), generator), self.scale)
         if self.train.shift_frames:
             clean = shift_frames(clean, self.train.shift_frames, generator)
         sigma = training_sigma(clean.shape[0], self.noise, generator)
-        noised, label = add_noise(clean, sigma, generator), batch.label.to(self.device)
+        return {"noised": add_noise(clean, sigma, generator), "sigma": sigma, "label": batch.label.to(self.device)}
+
+    def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
+        """Cross-entropy, and the share that the network gets right."""
+        label = drawn["label"]
         self.network.train()
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            logits = self.network(noised, sigma)
+            logits = self.network(drawn["noised"], drawn["sigma"])
         loss = nn.functional.cross_entropy(logits, label, label_smoothing=self.train.label_smoothing)
         return Losses(loss, {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()})
 

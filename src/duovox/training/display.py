@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 from tqdm import tqdm
@@ -46,6 +47,16 @@ def display(part: str, total: int, done: int) -> Iterator[Display]:
     """A `Display` of a training that has `done` of its `total` steps behind it."""
     with tqdm(total=total, initial=done, desc=part, unit="step", mininterval=2, file=Lenient(sys.stderr)) as bar:
         yield Display(bar)
+
+
+@contextmanager
+def speaking(aloud: bool) -> Iterator[None]:
+    """Show nothing within the context, unless `aloud`: of several processes one speaks."""
+    if aloud:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 def say(line: str) -> None:

@@ -16,6 +16,7 @@ from duovox.config import Recipe, TrainConfig, with_updates
 from duovox.runs import Part
 from duovox.training.optim import Trainee, update
 from duovox.training.schedule import step_generator
+from duovox.training.shares import ALONE, Shares
 
 TIMED = 3
 """Fewest updates that are timed in each phase, after one that pays for what is done once."""
@@ -67,14 +68,17 @@ def phases(recipe: Recipe, part: Part) -> list[tuple[int, float]]:
     return [(first, (last - first) / updates) for first, last in itertools.pairwise(bounds)]
 
 
-def measure(trainee: Trainee, recipe: Recipe, part: Part, budget: float, device: torch.device, validates: bool) -> Cost:
-    """Time updates of every phase, and a validation. The trainee is worn out by it: train another one."""
+def measure(
+    trainee: Trainee, recipe: Recipe, part: Part, budget: float, device: torch.device, validates: bool, shares: Shares = ALONE
+) -> Cost:
+    """Time updates of every phase, on this process's share alone, and a validation. The trainee is worn out by it: train another one."""
+    alone = replace(shares, joined=False)
     seed: int = getattr(recipe, f"train_{part}").seed
     stretches = phases(recipe, part)
     allowed = budget * SHARE_TIMED / len(stretches)
 
     def one(step: int) -> float:
-        return _seconds(lambda: update(trainee, step, step_generator(seed, step, device)))
+        return _seconds(lambda: update(trainee, step, step_generator(seed, step, device), alone))
 
     mean = sum(share * _mean_seconds(lambda step=first: one(step), allowed) for first, share in stretches)  # type: ignore[misc]
     return Cost(mean, _seconds(trainee.validate) if validates else 0.0)

@@ -19,6 +19,7 @@ from duovox.evaluation.judge import HOP, SAMPLE_RATE, Judge, JudgeMel, Kind, bui
 from duovox.networks.layout import to_channels_last
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
+from duovox.training.shares import Part, share_batch_norms
 
 MASKED = 6
 """Most mel bins and most frames (of 32 each) that are masked in a training clip."""
@@ -52,6 +53,7 @@ class JudgeTraining:
     """
 
     part = "judge"
+    whole_batches = "it normalises over whole batches"
 
     def __init__(self, recipe: Recipe, features: Features, device: torch.device, autocast: torch.dtype | None) -> None:
         if features.mel.sample_rate != SAMPLE_RATE:
@@ -73,10 +75,16 @@ class JudgeTraining:
         mel = self.front(shift_samples(wave, self.most_shift, generator) if self.most_shift else wave)
         return mask_band(mask_band(mel, 2, MASKED, generator), 3, MASKED, generator)
 
-    def loss(self, step: int, generator: torch.Generator) -> Losses:
-        """Cross-entropy of batch `step`, augmented, and the share that the network gets right."""
+    def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Batch `step`, augmented."""
         batch = self.batches.at(step)
-        mel, label = self._augmented(batch.wave.to(self.device), generator), batch.label.to(self.device)
+        return {"mel": self._augmented(batch.wave.to(self.device), generator), "label": batch.label.to(self.device)}
+
+    def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
+        """Cross-entropy, and the share that the network gets right."""
+        mel, label = drawn["mel"], drawn["label"]
+        if part.shares.processes > 1:
+            share_batch_norms(self.network.modules())
         self.network.train()
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
             logits, _ = self.network(mel.contiguous(memory_format=torch.channels_last))

@@ -20,8 +20,9 @@ from duovox.config import TrainConfig
 from duovox.training.checkpoint import Progress
 from duovox.training.display import Display, display
 from duovox.training.optim import Trainee, set_rates, update
-from duovox.training.run_folder import RunFolder, held
+from duovox.training.run_folder import RunFolder, followed, held
 from duovox.training.schedule import learning_rate_factor, step_generator
+from duovox.training.shares import ALONE, Shares, require_same_step
 from duovox.training.stops import stop_requests
 
 
@@ -44,6 +45,7 @@ class Course:
     time_budget: float = math.inf
     validates: bool = True
     first_step: int = 0
+    shares: Shares = ALONE
 
 
 def train(
@@ -60,18 +62,21 @@ def train(
     validates: bool = True,
     facts: Mapping[str, Any] | None = None,
     first_step: int = 0,
+    shares: Shares = ALONE,
 ) -> Outcome:
     """Train until `settings.updates`, the time budget (seconds of this call) or a stop signal; write the run folder.
 
     `recipe` and `facts` are plain JSON values that say what the run is; they are kept with it and compared on resuming.
-    `validates` off leaves validation out, for data without a validation split. A new run starts at `first_step` of its schedule.
+    `validates` off leaves validation out, for data without a validation split. A new run starts at `first_step` of its schedule. Of
+    several processes (`shares`) each computes its share of every update, and the leading one validates and writes.
     Raises `TrainingError` if the folder holds a run and `resume` is not set, if it was started with another recipe or data,
     and when a loss or a weight is no longer finite (the last good checkpoint stays); `OutputError` where another run writes to it.
     """
     facts = {"part": trainee.part, "recipe": dict(recipe), "data": data_digest, **(facts or {})}
-    course = Course(settings, device, time_budget, validates, first_step)
-    with held(out, facts, tensorboard) as run:
+    course = Course(settings, device, time_budget, validates and shares.leads, first_step, shares)
+    with held(out, facts, tensorboard) if shares.leads else followed(out, facts) as run:
         progress = run.begin(trainee, resume, first_step)
+        require_same_step(progress.step, shares)
         with display(trainee.part, settings.updates, progress.step) as shown:
             return _go_on(trainee, run, progress, course, shown)
 
@@ -81,13 +86,16 @@ def _go_on(trainee: Trainee, run: RunFolder, progress: Progress, course: Course,
     settings, step, started = course.settings, progress.step, time.monotonic()
     figures: dict[str, float] = {}
 
+    def over() -> bool:
+        return time.monotonic() - started >= course.time_budget
+
     def here() -> Progress:
         return Progress(step, progress.seconds + time.monotonic() - started)
 
     with stop_requests() as stop_requested:
-        while step < settings.updates and not stop_requested() and time.monotonic() - started < course.time_budget:
+        while step < settings.updates and not course.shares.any(stop_requested() or over(), course.device):
             set_rates(trainee.optimizers, learning_rate_factor(step, settings, course.first_step))
-            losses = update(trainee, step, step_generator(settings.seed, step, course.device))
+            losses = update(trainee, step, step_generator(settings.seed, step, course.device), course.shares)
             run.require_finite(losses, step)
             step += 1
             shown.advance(losses)

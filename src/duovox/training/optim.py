@@ -1,7 +1,7 @@
 """One update of any network that is trained: gradients, their clipping, the optimiser's step, the moving average.
 
-Takes `Losses` from a `Trainee`; `loop` calls `update` once a step. What is to happen to every network's gradients (their accumulation
-over several batches, their mean over several processes) belongs into `Updater.step`, and nowhere else.
+Takes `Losses` from a `Trainee`; `loop` calls `update` once a step. What happens to every network's gradients (their accumulation over
+several passes, their sum over several processes) is in `Updater`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from duovox.config import TrainConfig
+from duovox.training.shares import ALONE, WHOLE, Part, Shares, sliced
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,22 @@ class Updater:
     def __init__(self, network: nn.Module, optimizer: Optimizer, clip_norm: float, average: AveragedModel | None = None) -> None:
         self.network, self.optimizer, self.clip_norm, self.average = network, optimizer, clip_norm, average
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Change the network so that `loss` falls; gives the norm of its gradient before it was clipped."""
+    def step(self, loss: Tensor, part: Part = WHOLE) -> Tensor:
+        """Change the network so that `loss`, of one part in every process, falls; gives the norm of its gradient before it was clipped."""
+        self.begin()
+        self.add(loss, part)
+        return self.finish(part.shares)
+
+    def begin(self) -> None:
         self.optimizer.zero_grad()
-        loss.backward()
+
+    def add(self, loss: Tensor, part: Part = WHOLE) -> None:
+        """Add the gradient of a part's loss, a mean over its rows."""
+        (loss if part.weight == 1.0 else part.weight * loss).backward()
+
+    def finish(self, shares: Shares = ALONE) -> Tensor:
+        """Change the network by the gradients that all processes have added."""
+        shares.add_gradients(self.network)
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.clip_norm)
         self.optimizer.step()
         if self.average is not None:
@@ -52,8 +65,15 @@ class Trainee(Protocol):
     updater: Updater
     """Of the network whose average ships."""
 
-    def loss(self, step: int, generator: torch.Generator) -> Losses:
-        """The losses of batch number `step`, all randomness from `generator`. A network trained against this one is updated here."""
+    whole_batches: str
+    """Why its batches cannot be cut into passes; empty where they can."""
+
+    def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Batch number `step` and all that is random about it, from `generator` alone: tensors with a row an item."""
+        ...
+
+    def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
+        """The losses of some rows of what was drawn, means over them. A network trained against this one is updated here."""
         ...
 
     def validate(self) -> dict[str, float]:
@@ -65,11 +85,21 @@ class Trainee(Protocol):
         ...
 
 
-def update(trainee: Trainee, step: int, generator: torch.Generator) -> dict[str, float]:
+def update(trainee: Trainee, step: int, generator: torch.Generator, shares: Shares = ALONE) -> dict[str, float]:
     """One update on batch number `step`; its losses by name, and the norm of the gradient."""
-    losses = trainee.loss(step, generator)
-    norm = trainee.updater.step(losses.total)
-    return {**{name: value.item() for name, value in losses.figures.items()}, "gradient_norm": norm.item()}
+    drawn = trainee.draw(step, generator)
+    rows = len(next(iter(drawn.values())))
+    figures: dict[str, Tensor] = {}
+    trainee.updater.begin()
+    for own in shares.slices(rows):
+        part = Part((own.stop - own.start) / rows, shares)
+        losses = trainee.loss(step, drawn if part.weight == 1.0 else sliced(drawn, own), part)
+        trainee.updater.add(losses.total, part)
+        for name, value in losses.figures.items():
+            figures[name] = figures.get(name, 0) + part.weight * value.detach().float()
+    norm = trainee.updater.finish(shares)
+    summed = shares.total(torch.stack(list(figures.values())))
+    return {**dict(zip(figures, summed.tolist(), strict=True)), "gradient_norm": norm.item()}
 
 
 def adamw(network: nn.Module, train: TrainConfig, second: float = 0.98) -> AdamW:

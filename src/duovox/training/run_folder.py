@@ -34,6 +34,12 @@ def held(folder: Path, facts: dict[str, Any], tensorboard: bool) -> Iterator[Run
         yield RunFolder(folder, facts, writer(os.fspath(folder / "tensorboard")) if writer else None)
 
 
+@contextmanager
+def followed(folder: Path, facts: dict[str, Any]) -> Iterator[RunFolder]:
+    """A run's folder for a process that follows the one that holds it: it reads, and writes nothing."""
+    yield FollowedFolder(folder, facts)
+
+
 class RunFolder:
     """The files of a run. `facts`, plain JSON values, say what the run is."""
 
@@ -108,6 +114,22 @@ class RunFolder:
         for name in [name for name, value in values.items() if not math.isfinite(value)][:1]:
             kept = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.exists() else "no checkpoint was written yet"
             raise TrainingError(f"{part}: {name} became non-finite at step {step}; lower train_{part}.rate or use --precision fp32; {kept}")
+
+
+class FollowedFolder(RunFolder):
+    """A run's folder that another process writes."""
+
+    def begin(self, trainee: Trainee, resume: bool, first_step: int = 0) -> Progress:
+        if not (resume and self.checkpoint.exists()):
+            return Progress(first_step)
+        self._compare(read_header(self.checkpoint)["facts"])
+        return load_checkpoint(self.checkpoint, trainee.modules, trainee.optimizers)
+
+    def log(self, line: Mapping[str, float]) -> None:
+        pass
+
+    def save(self, trainee: Trainee, progress: Progress) -> None:
+        pass
 
 
 def logged_step(line: bytes) -> int | None:

@@ -23,7 +23,7 @@ from duovox.runs import (
     recipe_of_part,
     updates_of,
 )
-from duovox.training.display import say
+from duovox.training.display import say, speaking
 from duovox.training.fit import duration, fitted, measure
 from duovox.training.init import in_words, read_init, start_average_at, take_over
 from duovox.training.jobs import Job, job_of, student_job
@@ -31,6 +31,7 @@ from duovox.training.judge import JudgeTraining
 from duovox.training.loop import Outcome, train
 from duovox.training.optim import Trainee
 from duovox.training.run_folder import recorded_facts
+from duovox.training.shares import Shares, shared_job
 
 
 def start_training(
@@ -52,8 +53,12 @@ def start_training(
     on: str | Path | None = None,
     teacher: str | Path | None = None,
     trust_code: bool = False,
+    accumulate: int = 1,
 ) -> Outcome:
     """Train one part of a recipe on a feature folder into `<out>/<part>/`; seconds for `time_budget`.
+
+    Started by torchrun, the processes share every update, and the first of them writes; `accumulate` cuts each process's share into
+    passes, one after the other, which takes less memory. The run is the same, whatever their numbers.
 
     A student is trained on a folder of solutions of the bundle `teacher`, whose recipe takes the place of the given one but for the
     student's own settings.
@@ -69,60 +74,66 @@ def start_training(
     cannot be started from.
     """
     chosen = choose_device(device)
-    autocast, before, timed = choose_autocast(precision, chosen), recorded_facts(out / part) if resume else {}, time.monotonic()
-    if part == "student":
-        if teacher is None:
-            raise TrainingError("a student needs its teacher; name the bundle that made the solutions with --teacher")
-        job = student_job(recipe, data, read_bundle(locate(teacher), trust_code=trust_code), before, chosen, autocast)
-    else:
-        base = (
-            None
-            if part != "subnet" or on is None or (Path(on) / "weights.safetensors").is_file()
-            else read_bundle(locate(on), trust_code=trust_code)
+    with shared_job(chosen, accumulate) as shares, speaking(shares.leads):
+        autocast, before, timed = choose_autocast(precision, chosen), recorded_facts(out / part) if resume else {}, time.monotonic()
+        if part == "student":
+            if teacher is None:
+                raise TrainingError("a student needs its teacher; name the bundle that made the solutions with --teacher")
+            job = student_job(recipe, data, read_bundle(locate(teacher), trust_code=trust_code), before, chosen, autocast)
+        else:
+            base = (
+                None
+                if part != "subnet" or on is None or (Path(on) / "weights.safetensors").is_file()
+                else read_bundle(locate(on), trust_code=trust_code)
+            )
+            recipe = recipe if base is None else on_base(base.config.recipe, recipe)
+            job = job_of(part, recipe, features_for(recipe, data), out, base or on, network, chosen, autocast)
+        recipe = job.recipe
+        budget = time_budget if fit and not start else math.inf
+        kept = _kept(before, job, updates, out / part) if before else _schedule(job, updates, budget, shares)
+        timed = time.monotonic() - timed
+        shaped = fitted(recipe, part, updates_of(kept, recipe, part))
+        trainee = job.make(shaped)
+        if accumulate > 1 and trainee.whole_batches:
+            raise TrainingError(f"the {part} cannot be trained in passes: {trainee.whole_batches}; leave --accumulate out")
+        if not before:
+            kept |= _begin(trainee, job, init, start, updates_of(kept, recipe, part))
+        outcome = train(
+            trainee,
+            out / part,
+            getattr(shaped, f"train_{part}"),
+            recipe_of_part(recipe, part),
+            job.digest,
+            chosen,
+            resume=resume,
+            time_budget=time_budget - timed,
+            tensorboard=tensorboard,
+            validates=job.validates,
+            facts={**job.facts, **kept},
+            first_step=kept.get("start", 0),
+            shares=shares,
         )
-        recipe = recipe if base is None else on_base(base.config.recipe, recipe)
-        job = job_of(part, recipe, features_for(recipe, data), out, base or on, network, chosen, autocast)
-    recipe = job.recipe
-    kept = _kept(before, job, updates, out / part) if before else _schedule(job, updates, time_budget if fit and not start else math.inf)
-    timed = time.monotonic() - timed
-    shaped = fitted(recipe, part, updates_of(kept, recipe, part))
-    trainee = job.make(shaped)
-    if not before:
-        kept |= _begin(trainee, job, init, start, updates_of(kept, recipe, part))
-    outcome = train(
-        trainee,
-        out / part,
-        getattr(shaped, f"train_{part}"),
-        recipe_of_part(recipe, part),
-        job.digest,
-        chosen,
-        resume=resume,
-        time_budget=time_budget - timed,
-        tensorboard=tensorboard,
-        validates=job.validates,
-        facts={**job.facts, **kept},
-        first_step=kept.get("start", 0),
-    )
-    if isinstance(trainee, JudgeTraining):
-        trainee.judge().save(out / part / "judge.safetensors", force=True)
-    return outcome
+        if isinstance(trainee, JudgeTraining) and shares.leads:
+            trainee.judge().save(out / part / "judge.safetensors", force=True)
+        return outcome
 
 
-def _schedule(job: Job, updates: int | None, budget: float) -> dict[str, Any]:
+def _schedule(job: Job, updates: int | None, budget: float, shares: Shares) -> dict[str, Any]:
     """The schedule of a new run, as a fact of it, where it is not the recipe's: of `updates` updates, or of fewer if that takes longer
     than `budget` seconds here."""
     of: int = getattr(job.recipe, f"train_{job.part}").updates
     wanted = of if updates is None else updates
     if updates is not None and updates < 1:
         raise TrainingError(f"--updates must be at least 1, not {wanted}")
-    if 0 < budget < math.inf and wanted:
+    if 0 < budget < math.inf and wanted and shares.leads:
         recipe = fitted(job.recipe, job.part, wanted)
         train: TrainConfig = getattr(recipe, f"train_{job.part}")
-        cost = measure(job.make(recipe), recipe, job.part, budget, job.device, job.validates)
+        cost = measure(job.make(recipe), recipe, job.part, budget, job.device, job.validates, shares)
         if cost.of(train) > budget:
             fewer, whole = min(wanted, cost.updates_within(budget, train)), duration(cost.of(train))
             say(f"{job.part}: {wanted} updates would take {whole} here; the schedule is fitted to {duration(budget)}: {fewer} updates")
             wanted = fewer
+    wanted = shares.agreed(wanted)
     return {} if wanted == of else {"schedule": {"updates": wanted, "of": of}}
 
 

@@ -6,6 +6,7 @@ jump between them has one right estimate G (`flow_map.estimate_between`), so thi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -20,6 +21,7 @@ from duovox.diffusion.noise import precondition
 from duovox.student import Student, begin_as, build_student
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
+from duovox.training.shares import Part
 from duovox.training.solutions import Batch, Solutions
 
 VALIDATED = 64
@@ -51,6 +53,7 @@ class StudentTraining:
     """
 
     part = "student"
+    whole_batches = ""
 
     def __init__(self, recipe: Recipe, solutions: Solutions, teacher: Bundle, device: torch.device, autocast: torch.dtype | None) -> None:
         _check(recipe, solutions, teacher)
@@ -69,22 +72,23 @@ class StudentTraining:
         self.updater = Updater(self.network, adamw(self.network, self.train, second=0.99), self.train.clip_norm, self.average)
         self.optimizers: dict[str, Optimizer] = {"adamw": self.updater.optimizer}
 
-    def loss(self, step: int, generator: torch.Generator) -> Losses:
-        """The mean loss of jumps of random solutions."""
+    def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Jumps of random solutions, one each."""
         picked = torch.randint(len(self.numbers), (self.train.batch,), generator=generator, device=generator.device)
         batch = self.solutions.batch([self.numbers[place] for place in picked.tolist()])
-        self.network.train()
-        loss = self.losses(batch, generator).mean()
-        return Losses(loss, {"loss": loss})
-
-    def losses(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """The losses (B,) of one jump a solution."""
         nodes, rows = batch.nodes.to(self.device), torch.arange(len(batch.nodes), device=self.device)
         first, last = draw_jumps(self.config, len(self.sigmas) - 1, len(rows), generator)
-        here, there, sigma, to = nodes[rows, first], nodes[rows, last], self.sigmas[first], self.sigmas[last]
+        told = {"label": batch.label.to(self.device), "gamma": batch.gamma.to(self.device)}
+        return {"here": nodes[rows, first], "there": nodes[rows, last], "sigma": self.sigmas[first], "to": self.sigmas[last], **told}
+
+    def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
+        """The mean loss of the jumps."""
+        self.network.train()
+        here, there, sigma, to = (drawn[name] for name in ("here", "there", "sigma", "to"))
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            estimate = self.student(here, sigma, to, batch.label.to(self.device), batch.gamma.to(self.device))
-        return jump_loss(estimate, estimate_between(here, there, sigma, to), sigma, self.noise, self.config.huber)
+            estimate = self.student(here, sigma, to, drawn["label"], drawn["gamma"])
+        loss = jump_loss(estimate, estimate_between(here, there, sigma, to), sigma, self.noise, self.config.huber).mean()
+        return Losses(loss, {"loss": loss})
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

@@ -5,6 +5,7 @@ Takes features, a recipe and a trained classifier; gives a `Trainee` to the loop
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 
 import torch
@@ -21,6 +22,7 @@ from duovox.sound.mel import scale_mel
 from duovox.training.augment import shift_frames
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
+from duovox.training.shares import Part
 
 
 def denoising_loss(denoised: Tensor, clean: Tensor, sigma: Tensor, noise: NoiseConfig) -> Tensor:
@@ -36,6 +38,7 @@ class SubnetTraining:
     """A `Trainee`: denoising score matching of the Score Subnet, with moving average."""
 
     part = "subnet"
+    whole_batches = ""
 
     def __init__(
         self,
@@ -58,25 +61,34 @@ class SubnetTraining:
         self.updater = Updater(self.model.score_network, optimizer, self.train.clip_norm, self.average)
         self.optimizers: dict[str, Optimizer] = {"adamw": optimizer}
 
-    def loss(self, step: int, generator: torch.Generator) -> Losses:
-        """The mean denoising loss of batch `step`."""
+    def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Batch `step` at random noise levels, with labels for its taps."""
         batch = self.batches.at(step)
         clean = scale_mel(batch.log_mel.to(self.device), self.scale)
         if self.train.shift_frames:
             clean = shift_frames(clean, self.train.shift_frames, generator)
-        self.model.score_network.train()
-        loss = self.losses(clean, batch.label.to(self.device), generator).mean()
-        return Losses(loss, {"loss": loss})
+        return self.noised(clean, batch.label.to(self.device), generator)
 
-    def losses(self, clean: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
-        """Denoising losses (B,) of clean mels at random noise levels; drops `1 - label_share` of the tapped labels."""
+    def noised(self, clean: Tensor, label: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Clean mels with noise of random levels; drops `1 - label_share` of the labels."""
         sigma = training_sigma(clean.shape[0], self.noise, generator)
         noised = add_noise(clean, sigma, generator)
         kept = torch.rand(label.shape, generator=generator, device=label.device) < self.label_share
+        return {"clean": clean, "sigma": sigma, "noised": noised, "label": torch.where(kept, label, NO_LABEL)}
+
+    def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
+        """The mean denoising loss."""
+        self.model.score_network.train()
+        loss = self.losses(drawn).mean()
+        return Losses(loss, {"loss": loss})
+
+    def losses(self, drawn: Mapping[str, Tensor]) -> Tensor:
+        """Denoising losses (B,) of what `noised` gave."""
+        noised, sigma = drawn["noised"], drawn["sigma"]
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
-            taps = self.model.taps(noised, sigma, torch.where(kept, label, NO_LABEL))
+            taps = self.model.taps(noised, sigma, drawn["label"])
             denoised = self.model.denoise(taps, noised, sigma)
-        return denoising_loss(denoised, clean, sigma, self.noise)
+        return denoising_loss(denoised, drawn["clean"], sigma, self.noise)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -85,7 +97,7 @@ class SubnetTraining:
         generator = torch.Generator(self.device).manual_seed(self.train.seed)
         try:
             values = [
-                self.losses(scale_mel(batch.log_mel.to(self.device), self.scale), batch.label.to(self.device), generator)
+                self.losses(self.noised(scale_mel(batch.log_mel.to(self.device), self.scale), batch.label.to(self.device), generator))
                 for batch in islice(in_order(self.features, "validation", 128), 4)
             ]
         finally:

@@ -6,6 +6,7 @@ Losses: L1 of the log-mel, multi-resolution spectra (arXiv 1910.11480), pitch, a
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -21,6 +22,7 @@ from duovox.sound.vocoder.discriminators import Discriminators, adversarial_loss
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.sound.vocoder.source import measure_pitch, pitch_loss
 from duovox.training.optim import Losses, Updater
+from duovox.training.shares import WHOLE, Part
 
 RESOLUTIONS = (128, 512, 2048)
 VALIDATION_CLIPS = 96
@@ -68,6 +70,7 @@ class VocoderTraining:
     """One vocoder in training, driven by `training.loop`; all randomness of an update comes from the generator it is given."""
 
     part = "vocoder"
+    whole_batches = "its networks are updated in turn on the same batch"
 
     def __init__(self, recipe: Recipe, features: Features, device: torch.device, autocast: torch.dtype | None) -> None:
         self.settings, self.train, self.mel = recipe.vocoder, recipe.train_vocoder, recipe.mel
@@ -103,37 +106,53 @@ class VocoderTraining:
     def precision(self) -> AbstractContextManager[object]:
         return nullcontext() if self.autocast is None else torch.autocast(self.device.type, self.autocast)
 
-    def loss(self, step: int, generator: torch.Generator) -> Losses:
-        """The generator's losses on batch `step`; once the adversarial part has begun, the discriminators are updated on it first.
+    def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Batch `step`: of the first updates, whole clips and their measured pitch; then crops, and the vocoder's noise and first phase.
 
-        The first updates teach the pitch alone, on larger batches: nothing sounds right at a wrong pitch.
+        The first updates teach the pitch alone, on larger batches: nothing sounds right at a wrong pitch. `frames` is how many voiced
+        frames there are to an item, of the whole batch.
         """
         if step < self.settings.pitch_updates:
-            return self.pitch_alone(step)
-        real, mel = self.draw(step, generator)
+            batch = self.pitch_batches.at(step)
+            wave = self.pad(batch.wave)
+            return {"log_mel": self.mels_of(batch, wave), **self.pitch_of(wave)}
+        real, mel = self.crops(step, generator)
+        start, noise = self.generator.draw_excitation(len(real), real.shape[1], generator)
+        return {"real": real, "mel": mel, "start": start, "noise": noise, **self.pitch_of(real)}
+
+    def pitch_of(self, wave: Tensor) -> dict[str, Tensor]:
+        hertz, voiced = measure_pitch(wave, self.mel)
+        return {"hertz": hertz, "voiced": voiced, "frames": (voiced.sum() / len(wave)).clamp(min=1 / len(wave)).expand(len(wave))}
+
+    def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
+        """The generator's losses; once the adversarial part has begun, the discriminators are updated on the same rows first."""
+        if "log_mel" in drawn:
+            return self.pitch_alone(drawn)
+        real = drawn["real"]
         with self.precision():
-            fake, pitch_logits = self.generator.synthesise(mel, generator)
-        losses = self.reconstruction(fake, real) | {"pitch": pitch_loss(pitch_logits, *measure_pitch(real, self.mel))}
+            fake, pitch_logits = self.generator.synthesise(drawn["mel"], drawn["start"], drawn["noise"])
+        losses = self.reconstruction(fake, real) | {"pitch": self.pitch_error(pitch_logits, drawn)}
         weights = {"mel": self.settings.mel_weight, "spectrum": self.settings.stft_weight, **FIXED_WEIGHTS}
         if step >= self.settings.adversarial_after:
             heard = LEVEL / (real.square().mean(dim=1, keepdim=True).sqrt() + 1e-4)
-            losses["discriminators"] = self.teach_discriminators(real * heard, fake.detach() * heard)
-            losses |= self.adversarial(real * heard, fake * heard)
+            losses["discriminators"] = self.teach_discriminators(real * heard, fake.detach() * heard, part)
+            losses |= self.adversarial(real * heard, fake * heard, part)
         return Losses(torch.stack([weights[name] * losses[name] for name in weights if name in losses]).sum(), losses)
 
-    def pitch_alone(self, step: int) -> Losses:
-        batch = self.pitch_batches.at(step)
-        wave = self.pad(batch.wave)
-        log_mel = self.mels_of(batch, wave)[:, 0]
+    def pitch_alone(self, drawn: Mapping[str, Tensor]) -> Losses:
         with self.precision():
-            logits = self.generator.pitch(log_mel)
-        loss = pitch_loss(logits, *measure_pitch(wave, self.mel))
+            logits = self.generator.pitch(drawn["log_mel"][:, 0])
+        loss = self.pitch_error(logits, drawn)
         return Losses(loss, {"pitch": loss})
+
+    def pitch_error(self, logits: Tensor, drawn: Mapping[str, Tensor]) -> Tensor:
+        """The mean over the voiced frames of the whole batch, as a mean over items."""
+        return pitch_loss(logits, drawn["hertz"], drawn["voiced"], drawn["frames"][0] * len(logits))
 
     def pad(self, wave: Tensor) -> Tensor:
         return nn.functional.pad(wave, (0, self.mel.padded_samples - wave.shape[1])).to(self.device)
 
-    def draw(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def crops(self, step: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Crops of batch `step` at a random loudness: wave (B, frames * hop), log-mel (B, 1, M, frames + 1)."""
         batch = self.batches.at(step)
         wave = self.pad(batch.wave)
@@ -156,19 +175,19 @@ class VocoderTraining:
         frames = self.settings.crop_frames
         return {"mel": (fake_mel - real_mel)[..., : frames + 1].abs().mean(), "spectrum": self.spectral_loss(fake, real)}
 
-    def teach_discriminators(self, real: Tensor, fake: Tensor) -> Tensor:
+    def teach_discriminators(self, real: Tensor, fake: Tensor, part: Part = WHOLE) -> Tensor:
         with self.precision():
             loss = discriminator_loss(self.discriminators(real), self.discriminators(fake))
-        self.against.step(loss)
+        self.against.step(loss, part)
         return loss.detach()
 
-    def adversarial(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def adversarial(self, real: Tensor, fake: Tensor, part: Part = WHOLE) -> dict[str, Tensor]:
         self.discriminators.requires_grad_(False)
         with self.precision():
             with torch.no_grad():
                 real_features = self.discriminators(real)
             fake_features = self.discriminators(fake)
-            losses = {"adversarial": adversarial_loss(fake_features), "features": feature_loss(real_features, fake_features)}
+            losses = {"adversarial": adversarial_loss(fake_features), "features": feature_loss(real_features, fake_features, part.mean)}
         self.discriminators.requires_grad_(True)
         return losses
 

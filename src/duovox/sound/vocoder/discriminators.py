@@ -7,6 +7,8 @@ follow are several times faster on a processor than strided ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -106,10 +108,12 @@ def adversarial_loss(fake: list[list[Tensor]]) -> Tensor:
     return torch.stack([-f[-1].float().mean() for f in fake]).mean()
 
 
-def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]]) -> Tensor:
-    """L1 distance of the features but the first, relative to the real ones' mean size; mean over layers and discriminators."""
+def feature_loss(real: list[list[Tensor]], fake: list[list[Tensor]], of_all: Callable[[Tensor], Tensor] = lambda mean: mean) -> Tensor:
+    """L1 distance of the features but the first, relative to the real ones' mean size; mean over layers and discriminators. `of_all`
+    makes means over these items those over a larger batch that they are part of."""
     pairs = [(r.detach(), f) for rs, fs in zip(real, fake, strict=True) for r, f in zip(rs[1:-1], fs[1:-1], strict=True)]
-    return torch.stack([mean_size(r - f) / mean_size(r).clamp(min=1e-4) for r, f in pairs]).mean()
+    sizes = of_all(torch.stack([mean_size(r) for r, _ in pairs])).clamp(min=1e-4)
+    return (torch.stack([mean_size(r - f) for r, f in pairs]) / sizes).mean()
 
 
 def mean_size(x: Tensor) -> Tensor:

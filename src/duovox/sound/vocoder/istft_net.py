@@ -82,10 +82,10 @@ class ISTFTNet(nn.Module):
         check_mel(log_mel, self.mel.n_mels, self.mel.frames)
         return self.synthesise(log_mel)[0][:, : self.mel.clip_samples]
 
-    def synthesise(self, log_mel: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def synthesise(self, log_mel: Tensor, start: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log-mel (B, 1, M, T) of any length T -> (wave (B, (T - 1) * hop), pitch logits (B, PITCHES, T)).
 
-        Noise and first phase are fixed, the same for every clip, unless a `generator` draws them anew (training).
+        First phase `start` (B, 1) and `noise` (B, (T - 1) * hop) are fixed, the same for every clip, unless they are given (training).
         """
         check_mel(log_mel, self.mel.n_mels)
         mel = log_mel[:, 0].float()
@@ -93,17 +93,19 @@ class ISTFTNet(nn.Module):
         x = self.enter_norm(self.enter(normalise(mel)).transpose(1, 2)).transpose(1, 2)
         filters = self.head(self.leave_norm(self.blocks(x).transpose(1, 2))).transpose(1, 2)
         with torch.autocast(mel.device.type, enabled=False):
-            voice, noise = self.excitation(pitch_logits.detach(), generator)
-            return self.render(mel, filters.float(), voice, noise).clamp(-1, 1), pitch_logits
+            voice, white = self.excitation(pitch_logits.detach(), start, noise)
+            return self.render(mel, filters.float(), voice, white).clamp(-1, 1), pitch_logits
 
-    def excitation(self, pitch_logits: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    def draw_excitation(self, items: int, samples: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A first phase (items, 1) and white noise (items, samples), for `synthesise`."""
+        start = torch.rand(items, 1, generator=generator, device=generator.device)
+        return start, torch.randn(items, samples, generator=generator, device=generator.device)
+
+    def excitation(self, pitch_logits: Tensor, start: Tensor | None = None, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Pulse train and white noise, both (B, (T - 1) * hop), for pitch logits (B, PITCHES, T)."""
         batch, samples = pitch_logits.shape[0], (pitch_logits.shape[2] - 1) * self.mel.hop_length
-        if generator is None:
-            start, noise = torch.zeros(batch, 1), fixed_noise(samples).expand(batch, samples)
-        else:
-            start = torch.rand(batch, 1, generator=generator, device=generator.device)
-            noise = torch.randn(batch, samples, generator=generator, device=generator.device)
+        start = torch.zeros(batch, 1) if start is None else start
+        noise = fixed_noise(samples).expand(batch, samples) if noise is None else noise
         voice = pulses(self.pitch.hertz(pitch_logits), start.to(pitch_logits.device), self.mel.hop_length, self.mel.sample_rate)
         return voice, noise.to(pitch_logits.device)
 

@@ -130,10 +130,13 @@ def measure_pitch(wave: Tensor, config: MelConfig) -> tuple[Tensor, Tensor]:
     return config.sample_rate / (lag + offset + shortest), peak.any(-1) & (best[..., 0] > 0.7)
 
 
-def pitch_loss(logits: Tensor, hertz: Tensor, voiced: Tensor) -> Tensor:
-    """Cross-entropy of pitch logits (B, PITCHES, T) on the voiced frames of measured pitch (B, T); the target is one grid step wide."""
+def pitch_loss(logits: Tensor, hertz: Tensor, voiced: Tensor, frames: Tensor | None = None) -> Tensor:
+    """Cross-entropy of pitch logits (B, PITCHES, T) on the voiced frames of measured pitch (B, T); the target is one grid step wide.
+
+    The mean over the voiced frames, or the sum divided by `frames`.
+    """
     place = torch.log(hertz / LOWEST_HZ) / math.log(HIGHEST_HZ / LOWEST_HZ) * (PITCHES - 1)
     distance = torch.arange(PITCHES, device=logits.device)[None, :, None] - place[:, None]
     target = torch.softmax(-0.5 * distance.square(), dim=1)
     loss = -(target * logits.log_softmax(dim=1)).sum(dim=1)
-    return (loss * voiced).sum() / voiced.sum().clamp(min=1)
+    return (loss * voiced).sum() / (voiced.sum().clamp(min=1) if frames is None else frames)
