@@ -199,7 +199,8 @@ def test_the_caller_s_model_stays_where_it_is(
 def test_a_judge_does_not_judge_itself(judge_file: Path, tiny_features: Path) -> None:
     classifier = Judge.load(judge_file).network
     config = SimpleNamespace(recipe=SimpleNamespace(sample=SampleConfig()))
-    guide = SimpleNamespace(bundle=SimpleNamespace(model=SimpleNamespace(classifier=classifier)), config=config, device="cpu")
+    model = SimpleNamespace(classifier=classifier)
+    guide = SimpleNamespace(bundle=SimpleNamespace(model=model), config=config, device="cpu", settings=lambda **_: SampleConfig())
     with pytest.raises(ConfigError, match="this judge is the classifier that guides"):
         evaluate_model(guide, judge_file, tiny_features, scoring=Scoring(fid=False))  # type: ignore[arg-type]
 
@@ -231,8 +232,8 @@ def test_the_command_scores_bundles_and_their_clips(
 def test_the_command_hands_every_sampling_setting_on(
     bundle_folder: Path, judge_file: Path, tiny_features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = {"--interval": ("0.2", "10"), "--gamma": ("0.7",), "--steps": ("2",), "--sampler": ("dpmpp_2m",)}
-    words |= {"--schedule": ("early",), "--guide-at": ("estimate",)}
+= {"--schedule": ("early",), "--guide-at": ("estimate",)}= {"--interval": ("0.2", "10"), "--gamma": ("0.7",), "--steps": ("2",), "--sampler": ("dpmpp_2m",)}
+    words |= {"--schedule": ("early",), "--guide-at": ("estimate",), "--preset": ("quality",)}
     common = ("--data", tiny_features, "--judge", judge_file, "--no-fid", "--resamples", "2", "--n", "1", "--clips", tmp_path / "clips")
     code, _, err = run(capsys, "evaluate", bundle_folder, *common, *(word for flag, values in words.items() for word in (flag, *values)))
     assert code == 0, err

@@ -194,7 +194,7 @@ class Bench:
         return shifted | {
             "weights": [digest_of(path) for path in weights],
             "vocoder": self.vocoder_digest,
-            "sample": without_preset(sample_of(system.recipe, trial)),
+            "sample": to_dict(replace(sample_of(system.recipe, trial), preset="own")),  # where settings began decides nothing
             "unconditional": trial.condition.gamma is None,
             "n": self.plan.n,
             "first": trial.first_seed,
@@ -269,11 +269,6 @@ class Bench:
     def judge_features(self) -> int:
         """How many features the judge has."""
         return int(self.judge.score(np.zeros((1, 16000), np.float32)).features.shape[1])
-
-
-def without_preset(sample: SampleConfig) -> dict[str, Any]:
-    """The settings that decide clips: where they began does not."""
-    return {name: value for name, value in to_dict(sample).items() if name != "preset"}
 
 
 def sample_of(recipe: Recipe, trial: Trial) -> SampleConfig:
