@@ -232,7 +232,7 @@ def test_the_command_scores_bundles_and_their_clips(
 def test_the_command_hands_every_sampling_setting_on(
     bundle_folder: Path, judge_file: Path, tiny_features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-= {"--schedule": ("early",), "--guide-at": ("estimate",)}= {"--interval": ("0.2", "10"), "--gamma": ("0.7",), "--steps": ("2",), "--sampler": ("dpmpp_2m",)}
+    words = {"--interval": ("0.2", "10"), "--gamma": ("0.7",), "--steps": ("2",), "--sampler": ("dpmpp_2m",)}
     words |= {"--schedule": ("early",), "--guide-at": ("estimate",), "--preset": ("quality",)}
     common = ("--data", tiny_features, "--judge", judge_file, "--no-fid", "--resamples", "2", "--n", "1", "--clips", tmp_path / "clips")
     code, _, err = run(capsys, "evaluate", bundle_folder, *common, *(word for flag, values in words.items() for word in (flag, *values)))
