@@ -39,7 +39,7 @@ def test_whole_clips(small_voice: Duovox, exported: Exported) -> None:
     """The same graphs in PyTorch make the same clips; a vocoder that is off is heard, and changes no mel as sampled."""
     graphs = {name: _torch_graph(small_voice, name, 0.0) for name in exported.manifest.graphs}
     same = compare_clips(small_voice, Voice.of(exported.manifest, graphs))
-    assert (same.clips, same.by) == (3, "the classifier") and same.correct == same.correct_in_torch
+    assert (same.clips, same.by) == (3, "the judge") and same.correct == same.correct_in_torch
     assert same.sampled.largest < 1e-3 and same.heard.largest < 1e-2
     graphs["vocoder"] = _torch_graph(small_voice, "vocoder", 0.1)
     off = compare_clips(small_voice, Voice.of(exported.manifest, graphs))

@@ -143,16 +143,16 @@ def test_a_classifier_that_knows_more_words_than_the_data(
     """What training hands to the taps are the classifier's own numbers."""
     words = ("low", "other", "mid", "high", "more")
     seen: list[int] = []
-    real = SubnetTraining.losses
+    real = SubnetTraining.noised
 
-    def watched(self: SubnetTraining, clean: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
+    def watched(self: SubnetTraining, clean: Tensor, label: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         sigma = torch.full((len(clean),), 0.01)
         logits = self.model.classifier(clean, sigma)
         assert logits.argmax(1).tolist() == label.tolist()
         seen.extend(label.tolist())
         return real(self, clean, label, generator)
 
-    monkeypatch.setattr(SubnetTraining, "losses", watched)
+    monkeypatch.setattr(SubnetTraining, "noised", watched)
     voice = repurpose(Knowing().eval(), words, MEL, recipe=tiny_recipe).train(tiny_features, tmp_path / "out", updates=3, **CPU)
     assert set(seen) == {0, 2, 3} and voice.labels == words
     assert voice.generate("other", steps=1, keep_faulty=True)[0].label == "other"

@@ -48,8 +48,8 @@ def test_untouched_when_training_ends_in_the_middle(
     before = snapshot(network)
     real = SubnetTraining.losses
 
-    def broken(self: SubnetTraining, clean: Tensor, label: Tensor, generator: torch.Generator) -> Tensor:
-        real(self, clean, label, generator)
+    def broken(self: SubnetTraining, drawn: dict[str, Tensor]) -> Tensor:
+        real(self, drawn)
         raise error
 
     made = repurpose(network, WORDS, MEL, recipe=tiny_recipe)
@@ -73,10 +73,10 @@ def test_a_stop_signal_stops_the_whole_and_it_goes_on_later(
     kind: Any = ClassifierTraining if part == "classifier" else SubnetTraining
     real = kind.loss
 
-    def stopped(self: Any, step: int, generator: torch.Generator) -> Losses:
+    def stopped(self: Any, step: int, *given: Any) -> Losses:
         if step == 0:
             os.kill(os.getpid(), number)
-        return real(self, step, generator)  # type: ignore[no-any-return]
+        return real(self, step, *given)  # type: ignore[no-any-return]
 
     made = repurpose(network, WORDS, MEL, recipe=tiny_recipe, conditioned=True)
     with monkeypatch.context() as patch:

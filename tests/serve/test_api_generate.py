@@ -20,6 +20,7 @@ from serving import generate, mel_of, refusal, serving, wave_of
 from starlette.testclient import TestClient
 
 import duovox
+import duovox.clip
 from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.cli import main
@@ -183,7 +184,7 @@ def test_clients_of_different_words_share_a_batch(voice: Duovox) -> None:
 
 
 def test_a_guidance_that_runs_off_is_said(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duovox.voice, "LOUDEST", -50.0)
+    monkeypatch.setattr(duovox.clip, "LOUDEST", -50.0)
     status, code, message = refusal(client.post("/v1/generate", json={"label": "low", "gamma": 2}))
     assert (status, code) == (422, "generation_error")
     assert "1 of 1 clips ran off to no speech (seed 0" in message and "lower gamma" in message
@@ -210,14 +211,14 @@ def test_a_clip_that_ran_off_fails_its_own_request_alone(tiny_bundle: Bundle, mo
 
 @pytest.mark.parametrize("accept", ["application/json", "audio/wav"])
 def test_one_faulty_clip_of_several_is_named(client: TestClient, monkeypatch: pytest.MonkeyPatch, accept: str) -> None:
-    monkeypatch.setattr(duovox.voice, "QUIETEST", 2.0)
+    monkeypatch.setattr(duovox.clip, "QUIETEST", 2.0)
     answer = refusal(client.post("/v1/generate", json={"label": "low", "seed": 8}, headers={"Accept": accept}))
     assert answer[:2] == (422, "generation_error") and "seed 8: it is silent" in answer[2]
 
 
 def test_faulty_clips_are_given_where_they_are_wanted(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     assert generate(client, label="low", keep_faulty=True)["clips"][0]["fault"] == ""
-    monkeypatch.setattr(duovox.voice, "QUIETEST", 2.0)
+    monkeypatch.setattr(duovox.clip, "QUIETEST", 2.0)
     reply = generate(client, label="low", n=2, keep_faulty=True)
     assert [clip["fault"] for clip in reply["clips"]] == ["it is silent"] * 2
     assert " --keep-faulty" in reply["command"] and "keep_faulty=True" in reply["python"]

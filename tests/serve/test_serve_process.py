@@ -18,7 +18,7 @@ import pytest
 from serving import wait_until
 
 from duovox.cli import main
-from duovox.commands import serving
+from duovox.commands import options
 from duovox.contracts import ConfigError
 from duovox.serve import run
 from duovox.serve.settings import ServeConfig
@@ -127,7 +127,7 @@ def test_impossible_settings_are_one_line(capsys: pytest.CaptureFixture[str], tm
 
 
 def test_a_missing_part_is_named_with_the_way_to_get_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "find_spec", lambda name: None if name in ("uvicorn", "python_multipart") else object())
+    monkeypatch.setattr(options, "find_spec", lambda name: None if name in ("uvicorn", "python_multipart") else object())
     assert one_line(capsys) == "duovox: uvicorn, python_multipart not installed: pip install 'duovox[serve]'\n"
 
 

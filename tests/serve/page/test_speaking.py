@@ -149,7 +149,7 @@ def test_a_preset_sets_the_others_and_what_is_changed_beside_it_wins(page: Any, 
     """Also what is set back to the bundle's own value; presets that the bundle has no part for cannot be chosen."""
     model = described(page, server)
     chosen = page.locator("#settings .preset")
-    assert chosen.locator("option:not([disabled])").all_text_contents() == list(model["presets"]) != model["settings"][0]["choices"]
+    assert chosen.locator("option:not([disabled])").all_text_contents() == list(model["presets"]) == model["settings"][0]["choices"]
     answer = '{"error": {"code": "noted", "message": "noted"}}'
     page.route("**/v1/generate", lambda route: route.fulfill(status=422, body=answer))
 

@@ -97,7 +97,8 @@ export class Settings {
   values() {
     const preset = this.controls.get("preset").read();
     const { preset: _, ...begun } = { ...this.defaults, ...this.presets[preset] };
-    const given = Object.keys(begun).map((name) => [name, this.controls.get(name).read()]);
+    const known = Object.keys(begun).filter((name) => this.controls.has(name));
+    const given = known.map((name) => [name, this.controls.get(name).read()]);
     const changed = Object.fromEntries(given.filter(([name, value]) => value !== begun[name]));
     return preset === this.defaults.preset ? changed : { preset, ...changed };
   }
