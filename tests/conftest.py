@@ -72,10 +72,11 @@ COMPUTES_NOTHING = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """The whole suite runs in a worker process: if a test kills it, that test fails by name and the others go on in a new one."""
+    """The whole suite runs in two worker processes: if a test kills its process, that test fails by name and the
+    others go on in a new one."""
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not hasattr(config, "workerinput")  # not in the worker itself
     if whole and getattr(config.option, "numprocesses", 0) is None and not config.option.usepdb and config.option.capture != "no":
-        config.option.numprocesses = 1
+        config.option.numprocesses = 2
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
