@@ -81,7 +81,7 @@ def completed(base: Bundle, out: Path, recipe: Recipe, scores: dict[str, Any] | 
     if "classifier" in held:
         raise BundleError(f"{out} holds a classifier of its own; leave --base out")
     ours = {name: getattr(recipe, name) for part in held if part != "subnet" for name in (part, f"train_{part}")}
-    recipe = replace(on_base(base.config.recipe, recipe) if "subnet" in held else base.config.recipe, **ours)
+    named, recipe = recipe, replace(on_base(base.config.recipe, recipe) if "subnet" in held else base.config.recipe, **ours)
     runs: dict[str, dict[str, Any]] = {}
     model, student, vocoder, old_scores = base.model, base.student, base.vocoder, base.config.scores
     if "subnet" in held:
@@ -90,7 +90,7 @@ def completed(base: Bundle, out: Path, recipe: Recipe, scores: dict[str, Any] | 
     if "student" in held:
         runs["student"], student = _student_of(out / "student", recipe, base.model.classifier.network)
     if "vocoder" in held:
-        runs["vocoder"], vocoder = _vocoder_of(out / "vocoder", recipe)
+        runs["vocoder"], vocoder = _vocoder_of(out / "vocoder", named)  # trained without a base: its recipe has a name of its own
     origin = {part: run for part, run in base.config.origin.items() if part != "student" or student is not None} | _origin(runs)
     schooling = student.schooling if student else None
     config = replace(base.config, recipe=recipe, origin=origin, schooling=schooling, scores=old_scores | (scores or {}))

@@ -19,7 +19,7 @@ from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.front_end import build_front_end
 from duovox.classifiers.frozen import FrozenClassifier
 from duovox.config import MelConfig, MelScale, NoiseConfig, Recipe
-from duovox.contracts import Evaluation, Guide, expand_to
+from duovox.contracts import Evaluation, Guide
 from duovox.diffusion.guidance import gradients_of
 from duovox.diffusion.noise import precondition
 from duovox.diffusion.taps import Graph, Taps, read_taps
@@ -80,7 +80,7 @@ class ScoreModel(nn.Module):
         c = precondition(sigma, self.noise)
         with self.arithmetic(noised):
             output = self.score_network(noised, c, taps)
-        return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * output
+        return c.estimate(noised, output)
 
     def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
         """Unconditional denoiser: noised (B, 1, M, T), sigma (B,) -> denoised (B, 1, M, T)."""

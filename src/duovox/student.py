@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from duovox.config import MelConfig, NoiseConfig, Recipe, SampleConfig, Schooling, StudentConfig
 from duovox.config.fields import require
-from duovox.contracts import GenerationError, expand_to
+from duovox.contracts import GenerationError
 from duovox.diffusion.noise import precondition
 from duovox.model import ScoreModel, tap_shapes
 from duovox.networks.base import TappedClassifier
@@ -53,7 +53,7 @@ class Student(nn.Module):
         taps = self.model.taps(noised, sigma, label)
         with self.model.arithmetic(noised):
             output = self.network(noised, c, taps, Jump(to / sigma, label, gamma))
-        return expand_to(c.c_skip, noised) * noised + expand_to(c.c_out, noised) * output
+        return c.estimate(noised, output)
 
     @property
     def evaluations(self) -> tuple[int, ...]:

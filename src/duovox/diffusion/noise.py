@@ -71,6 +71,10 @@ class Preconditioning:
     c_in: Tensor
     c_noise: Tensor
 
+    def estimate(self, noised: Tensor, output: Tensor) -> Tensor:
+        """c_skip * noised + c_out * output, all (B, ...)."""
+        return expand_to(self.c_skip, noised) * noised + expand_to(self.c_out, noised) * output
+
 
 def precondition(sigma: Tensor, config: NoiseConfig) -> Preconditioning:
     """The coefficients at sigma (B,): `edm` is EDM table 1 "ours", `vp` is its VP column with time itself as c_noise."""

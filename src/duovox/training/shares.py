@@ -1,7 +1,8 @@
 """How an update is shared out: over the processes of a job, and over passes one after the other. Takes tensors, gives slices and sums.
 
 Every process draws the whole batch of an update and all that is random about it from (seed, step), and computes on rows of its own; what
-is a mean over the batch becomes a sum of means, weighed by rows. So any number of processes and passes gives the run of one process.
+is a mean over the batch becomes a sum of means, weighed by rows. So any number of processes and passes gives the run of one process, to
+rounding.
 """
 
 from __future__ import annotations
