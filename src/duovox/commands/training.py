@@ -71,6 +71,7 @@ def train(
     """
     budget = parse_seconds(time_budget) if time_budget else math.inf
     settings = read_recipe(recipe)
+    from duovox.training.shares import LostProcessError
     from duovox.training.start import start_training
 
     follows = os.environ.get("RANK", "0") != "0"
@@ -94,7 +95,7 @@ def train(
             trust_code=trust_code,
             accumulate=accumulate,
         )
-    except DuovoxError:
+    except LostProcessError:
         if follows:  # the first process says it
             sys.exit(1)
         raise

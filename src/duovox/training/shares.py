@@ -21,6 +21,10 @@ from torch.distributed.nn.functional import all_reduce
 from duovox.contracts import TrainingError
 
 
+class LostProcessError(TrainingError):
+    """Another process of the job is gone; that one knows why."""
+
+
 @dataclass(frozen=True)
 class Shares:
     """Process `rank` of `processes`, which takes its rows in `passes` passes."""
