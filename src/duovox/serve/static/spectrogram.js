@@ -66,9 +66,8 @@ export class Spectrogram {
     const below = Math.min(Math.floor(position), this.#frames.length - 1);
     const above = Math.min(below + 1, this.#frames.length - 1);
     this.#paint(this.#frames[below].picture, this.#frames[above].picture, position - below);
-    const near = Math.round(position);
-    const text = near === this.#frames.length - 1 ? "finished" : sigmaText(this.#frames[near].sigma);
-    this.slider.value = near;
+    const text = position === this.#frames.length - 1 ? "finished" : sigmaText(this.#frames[below].sigma);
+    this.slider.value = Math.round(position);
     this.slider.setAttribute("aria-valuetext", text);
     this.output.textContent = text;
   }
