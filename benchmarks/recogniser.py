@@ -4,7 +4,7 @@
     python benchmarks/recogniser.py --real 600      real test clips of ../shared/data instead, or of --data
 
 pocketsphinx with the US English model inside its wheel and a grammar of the label words alone: it always chooses one of
-them, so chance is 1 in the number of labels. Needs `pip install pocketsphinx`.
+them, so chance is 1 in the number of labels. With --words, clips of other labels are left out. Needs `pip install pocketsphinx`.
 """
 
 from __future__ import annotations
@@ -40,6 +40,16 @@ def real_clips(data: Path, count: int, seed: int = 0) -> list[tuple[str, Path]]:
     return [test[i] for i in np.random.default_rng(seed).permutation(len(test))[:count]]
 
 
+def asked(clips: Sequence[tuple[str, Path]], words: Sequence[str]) -> list[tuple[str, Path]]:
+    """The clips that say one of the words; how many do not is told. Raises `DataError` where none does."""
+    chosen = [(label, path) for label, path in clips if label in words]
+    if not chosen:
+        raise DataError(f"no clip says one of {', '.join(words)}")
+    if left := len(clips) - len(chosen):
+        print(f"{left} clips of other words were left out", file=sys.stderr)
+    return chosen
+
+
 def listen(clips: Sequence[tuple[str, Path]], words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(label, word heard) of each clip."""
     recogniser = Recogniser(words)
@@ -67,7 +77,7 @@ def main() -> int:
     try:
         clips = real_clips(options.data, options.real) if options.real else clips_of(options.folder)
         words = options.words.split(",") if options.words else sorted({label for label, _ in clips})
-        print(table(list(listen(clips, words))))
+        print(table(list(listen(asked(clips, words), words))))
     except DuovoxError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
