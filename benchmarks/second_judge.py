@@ -1,6 +1,6 @@
 """A judge of another design, for this check alone: what it hears in folders of clips, beside the judge in the package.
 
-    python benchmarks/second_judge.py FEATURES WEIGHTS FOLDER...       # trains WEIGHTS (20 minutes on a core), or reads them
+    python benchmarks/second_judge.py FEATURES WEIGHTS FOLDER...       # trains WEIGHTS (10 minutes on a core), or reads them
 
 It hears the wave itself, by convolutions over time (after Dai et al. 2016, arXiv 1610.00087), where the judge in the package hears a mel
 of its own. It is trained on the real train clips of FEATURES, shifted and noised, rare labels as often as common ones, and tested on the
@@ -28,7 +28,7 @@ from duovox.contracts import DuovoxError
 from duovox.data import Batches, Features, open_features
 from duovox.evaluation.clips import read_clips
 
-UPDATES, BATCH, RATE, SEED = 3000, 64, 4e-3, 0
+UPDATES, BATCH, RATE, SEED = 1500, 64, 4e-3, 0
 SHIFT = 1600
 DECIBELS = 12.0
 
