@@ -89,7 +89,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
     [
         ({"mel": {"hop_lenght": 256}}, ["mel", "'hop_lenght'", "did you mean 'hop_length'?"]),
         ({"trian_subnet": {}}, ["'trian_subnet'", "did you mean 'train_subnet'?"]),
-        ({"sample": {"zzzz": 1}}, ["sample", "'zzzz'", "known: gamma, guidance_high, guidance_low, guide_at, preset, "]),
+        ({"sample": {"zzzz": 1}}, ["sample", "'zzzz'", "known: gamma, guidance_high, guidance_low, guide_at, last_sigma, "]),
         ({"subnet": 3}, ["subnet", "expected a table", "3"]),
         ({"subnet": {"fusion": "sum"}}, ["subnet.fusion", "'sum'", "'attention', 'concat'"]),
         ({"classifier": {"blocks": 2.5}}, ["classifier.blocks", "expected int", "2.5"]),

@@ -23,6 +23,7 @@ OTHER: dict[str, Any] = {
     "preset": "quality",
     "sampler": "dpmpp_2m",
     "steps": 4,
+    "last_sigma": 0.05,
     "gamma": 0.7,
     "guidance_low": 0.02,
     "guidance_high": 60.0,

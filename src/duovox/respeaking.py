@@ -96,7 +96,7 @@ def _narrowed(manifest: Manifest, chosen: NDArray[np.int64]) -> Manifest:
 def _said_again(voice: Duovox, features: Features, chosen: NDArray[np.int64], sigma: float) -> Iterator[NDArray[np.float16]]:
     """Chunks (n, M, T) of the log-mels of the chosen clips, the noise of each drawn by its place."""
     recipe, scale = voice.config.recipe, voice.config.mel_scale
-    grid = sigma_grid(recipe.sample.steps, recipe.noise)
+    grid = sigma_grid(recipe.sample.steps, recipe.noise, recipe.sample.last_sigma)
     levels = torch.cat([torch.tensor([sigma], dtype=grid.dtype), grid[grid < sigma]])
     for start in range(0, len(chosen), BATCH):
         places = chosen[start : start + BATCH]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from duovox.config import NoiseConfig
-from duovox.contracts import ShapeError
+from duovox.contracts import ConfigError, ShapeError
 from duovox.diffusion.noise import VP_END, add_noise, precondition, sigma_grid, training_sigma, vp_beta, vp_sigma, vp_time, vp_times
 
 EDM, VP = NoiseConfig(kind="edm"), NoiseConfig(kind="vp")
@@ -104,6 +104,17 @@ def test_the_grid_is_even_in_sigma_to_the_power_one_over_rho() -> None:
     assert grid[[0, -1]].tolist() == pytest.approx([80, 0.01], rel=1e-12)
     steps = (grid ** (1 / 3)).diff()
     torch.testing.assert_close(steps, steps.mean().expand(8))
+
+
+@pytest.mark.parametrize(("last", "lowest"), [(0.0, 0.01), (0.001, 0.01), (0.05, 0.05)])
+def test_the_grid_ends_where_it_is_told(last: float, lowest: float) -> None:
+    grid = sigma_grid(7, EDM, last)
+    assert grid[[0, -2, -1]].tolist() == pytest.approx([80, lowest, 0], rel=1e-12)
+
+
+def test_a_last_sigma_that_is_not_below_the_first_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sample\.last_sigma 80 must lie below noise\.sigma_max 80"):
+        sigma_grid(7, EDM, 80.0)
 
 
 def test_a_grid_of_one_step() -> None:

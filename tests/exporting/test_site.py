@@ -190,13 +190,13 @@ def test_the_log_mel(page: Any, small_voice: Duovox, size: int) -> None:
 
 @in_chromium
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "euler_maruyama"])
-@pytest.mark.parametrize("steps", [1, 5])
-def test_the_samplers(page: Any, sampler: str, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "last"), [(1, 0.0), (5, 0.0), (5, 0.2)])
+def test_the_samplers(page: Any, sampler: str, steps: int, last: float) -> None:
     """Towards one point, for which the exact denoiser is that point."""
     from dataclasses import asdict
 
     point, noise = torch.linspace(-1, 1, 32), NoiseConfig()
-    settings = SampleConfig(sampler=sampler, steps=steps)  # type: ignore[arg-type]
+    settings = SampleConfig(sampler=sampler, steps=steps, last_sigma=last)  # type: ignore[arg-type]
     expected = sampling.sample(IdealDenoiser(torch.stack([point, -point])), [3], (32,), settings, noise)[0].numpy()
     code = """
       const { TorchNormal } = await import("./static/random.js");
@@ -208,7 +208,7 @@ def test_the_samplers(page: Any, sampler: str, steps: int) -> None:
       };
       return Array.from(await m.sample(denoise, () => normal.draw(32), settings, noise));
     """
-    given = {"sampler": sampler, "steps": steps}
+    given = {"sampler": sampler, "steps": steps, "last_sigma": last}
     found = run(page, "sampling.js", code, point.tolist(), given, asdict(noise))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 

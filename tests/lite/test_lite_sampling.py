@@ -17,11 +17,11 @@ SHAPE = (1, 4, 8)
 
 @pytest.mark.parametrize("kind", ["edm", "vp"])
 @pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m", "euler_maruyama"])
-@pytest.mark.parametrize("steps", [1, 2, 9])
-def test_the_same_data(kind: str, sampler: str, steps: int) -> None:
+@pytest.mark.parametrize(("steps", "last"), [(1, 0.0), (2, 0.0), (9, 0.0), (9, 0.2)])
+def test_the_same_data(kind: str, sampler: str, steps: int, last: float) -> None:
     points = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0))
     ideal, noise = IdealDenoiser(points), NoiseConfig(kind=kind)  # type: ignore[arg-type]
-    settings = SampleConfig(sampler=sampler, steps=steps)  # type: ignore[arg-type]
+    settings = SampleConfig(sampler=sampler, steps=steps, last_sigma=last)  # type: ignore[arg-type]
 
     def denoise(noised: Array, sigma: float) -> Array:
         return ideal(torch.from_numpy(noised), torch.full((len(noised),), sigma)).numpy()
@@ -32,8 +32,8 @@ def test_the_same_data(kind: str, sampler: str, steps: int) -> None:
 
 
 def test_the_noise_levels() -> None:
-    for steps in (1, 4, 14):
-        assert sigma_grid(steps, NoiseConfig()) == pytest.approx(sampling.sigma_grid(steps, NoiseConfig()).tolist(), rel=1e-12)
+    for steps, last in ((1, 0.0), (4, 0.05), (14, 0.0), (14, 0.2)):
+        assert sigma_grid(steps, NoiseConfig(), last) == pytest.approx(sampling.sigma_grid(steps, NoiseConfig(), last).tolist(), rel=1e-12)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "early", "late"])

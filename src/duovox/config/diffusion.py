@@ -33,6 +33,11 @@ class NoiseConfig:
         require(self.sigma_min < self.sigma_max, f"noise.sigma_min {self.sigma_min} must lie below sigma_max {self.sigma_max}")
         require(self.beta_min < self.beta_max, f"noise.beta_min {self.beta_min} must lie below beta_max {self.beta_max}")
 
+    def lowest(self, last: float) -> float:
+        """The noise level at which sampling asks for the last time. Raises `ConfigError` for a `last` that is not below sigma_max."""
+        require(last < self.sigma_max, f"sample.last_sigma {last:g} must lie below noise.sigma_max {self.sigma_max:g}")
+        return max(last, self.sigma_min)
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -55,12 +60,14 @@ SamplerName = Literal["heun", "dpmpp_2m", "euler_maruyama", "student"]
 ScheduleName = Literal["constant", "early", "late"]
 PresetName = Literal["own", "quality", "balanced", "turbo", "paper"]
 
+_EVERYWHERE: dict[str, Any] = {"guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"}
+
 PRESETS: dict[PresetName, dict[str, Any]] = {
     "own": {},
-    "quality": {"sampler": "heun", "steps": 14, "guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"},
-    "balanced": {"sampler": "dpmpp_2m", "steps": 12, "guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"},
-    "turbo": {"sampler": "student", "steps": 2, "guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"},
-    "paper": {"sampler": "euler_maruyama", "steps": 100, "guidance_low": 0.0, "guidance_high": math.inf, "schedule": "constant"},
+    "quality": {"sampler": "heun", "steps": 14, **_EVERYWHERE},
+    "balanced": {"sampler": "dpmpp_2m", "steps": 12, **_EVERYWHERE},
+    "turbo": {"sampler": "student", "steps": 2, "last_sigma": 0.0, **_EVERYWHERE},
+    "paper": {"sampler": "euler_maruyama", "steps": 100, "last_sigma": 0.0, **_EVERYWHERE},
 }
 """What each preset sets, by the fields of `SampleConfig`; what it leaves out (gamma, where the classifier is asked) is the bundle's own,
 fitted to its classifier. `own` is the bundle's settings as they are; `turbo` needs a student in the bundle.
@@ -83,12 +90,17 @@ class SampleConfig:
     `guide_at` says where the classifier is asked for the label: at the `noised` mel (a classifier that knows noise), or at the
     `estimate` of the clean mel, the gradient taken through the denoiser (one that does not).
 
+    From `last_sigma` Heun and DPM-Solver++ go to the clean mel at once; the other samplers have grids of their own.
+
     `preset` names the settings that a clip's began with; those given beside it stand in this class like any others, and count.
     """
 
     preset: PresetName = _setting("own", "Named settings to begin with: quality, balanced, turbo or paper; own is the bundle's.")
     sampler: SamplerName = _setting("heun", "Which sampler; student: the one that the bundle holds, in 1, 2 or 4 steps, as it was taught.")
     steps: int = _setting(14, "Steps of the sampler.")
+    last_sigma: float = _setting(
+        0.0, "Lowest noise level (sigma) at which the model is asked; a higher one sounds cleaner and smoother, 0 is the lowest it knows."
+    )
     gamma: float = _setting(3.0, "Strength of the guidance towards the label; 0 switches it off.")
     guidance_low: float = _setting(0.0, "Lowest noise level (sigma) at which the classifier guides.")
     guidance_high: float = _setting(math.inf, "Highest noise level (sigma) at which the classifier guides.")
@@ -100,7 +112,7 @@ class SampleConfig:
     )
 
     def __post_init__(self) -> None:
-        check("sample", self, positive="steps", not_negative="gamma guidance_low", may_be_infinite="guidance_high")
+        check("sample", self, positive="steps", not_negative="gamma guidance_low last_sigma", may_be_infinite="guidance_high")
         low, high = self.guidance_low, self.guidance_high
         require(low < high, f"sample.guidance_low {low} must lie below guidance_high {high}")
 

@@ -42,10 +42,13 @@ def vp_times(steps: int) -> Tensor:
     return torch.linspace(1, VP_END, steps + 1, dtype=torch.float64)
 
 
-def sigma_grid(steps: int, config: NoiseConfig) -> Tensor:
-    """`steps` + 1 sigmas from sigma_max down to sigma_min and then 0, float64 (EDM eq. 5)."""
+def sigma_grid(steps: int, config: NoiseConfig, last: float = 0.0) -> Tensor:
+    """`steps` + 1 sigmas from sigma_max down to sigma_min, or `last` where that is higher, and then 0; float64 (EDM eq. 5).
+
+    Raises `ConfigError` for a `last` that is not below sigma_max.
+    """
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
-    high, low = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)
+    high, low = config.sigma_max ** (1 / config.rho), config.lowest(last) ** (1 / config.rho)
     return torch.cat([(high + ramp * (low - high)) ** config.rho, torch.zeros(1, dtype=torch.float64)])
 
 

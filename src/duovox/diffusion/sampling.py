@@ -38,7 +38,7 @@ def sample(
     if settings.sampler == "euler_maruyama":
         times = vp_times(settings.steps)
         return euler_maruyama(denoiser, draw() * vp_sigma(times[0], noise).item(), times, noise, draw)
-    sigmas = sigma_grid(settings.steps, noise)
+    sigmas = sigma_grid(settings.steps, noise, settings.last_sigma)
     solve = heun if settings.sampler == "heun" else dpmpp_2m
     return solve(denoiser, draw() * sigmas[0].item(), sigmas)
 

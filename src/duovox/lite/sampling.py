@@ -31,14 +31,14 @@ def sample(denoise: Denoise, seeds: Sequence[int], shape: tuple[int, ...], setti
     if settings.sampler == "euler_maruyama":
         times = np.linspace(1, VP_END, settings.steps + 1)
         return euler_maruyama(denoise, draw() * float(vp_sigma(times[:1], noise)[0]), times, noise, draw)
-    sigmas = sigma_grid(settings.steps, noise)
+    sigmas = sigma_grid(settings.steps, noise, settings.last_sigma)
     solve = heun if settings.sampler == "heun" else dpmpp_2m
     return solve(denoise, draw() * sigmas[0], sigmas)
 
 
-def sigma_grid(steps: int, config: NoiseConfig) -> list[float]:
-    """`steps` + 1 sigmas from sigma_max down to sigma_min and then 0 (EDM eq. 5)."""
-    high, low = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)
+def sigma_grid(steps: int, config: NoiseConfig, last: float = 0.0) -> list[float]:
+    """`steps` + 1 sigmas from sigma_max down to sigma_min, or `last` where that is higher, and then 0 (EDM eq. 5)."""
+    high, low = config.sigma_max ** (1 / config.rho), config.lowest(last) ** (1 / config.rho)
     return [float(root**config.rho) for root in high + np.linspace(0, 1, steps) * (low - high)] + [0.0]
 
 

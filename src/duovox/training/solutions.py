@@ -131,7 +131,7 @@ def facts_of(voice: Duovox, config: SolutionConfig) -> dict[str, Any]:
         "config": to_dict(config),
         "settings": to_dict(settings),
         "calibration": to_dict(voice.config.calibration),
-        "sigmas": sigma_grid(config.steps, recipe.noise).tolist(),
+        "sigmas": sigma_grid(config.steps, recipe.noise, recipe.sample.last_sigma).tolist(),
     }
 
 
@@ -211,7 +211,7 @@ def _solve_batch(voice: Duovox, config: SolutionConfig, numbers: range) -> Tenso
     labels = torch.tensor([solution_label(config, number, len(voice.labels)) for number in numbers], device=voice.device)
     gammas = torch.tensor([solution_gamma(config, number) for number in numbers], device=voice.device)
     denoiser = guided(voice.bundle, labels, sample, torch.where(labels == NO_LABEL, 0.0, gammas))
-    seeds, sigmas = [solution_seed(config, number) for number in numbers], sigma_grid(config.steps, noise)
+    seeds, sigmas = [solution_seed(config, number) for number in numbers], sigma_grid(config.steps, noise, sample.last_sigma)
     draw = SeededNoise(seeds, (1, mel.n_mels, mel.frames), voice.device)
     said = solve(denoiser, draw() * sigmas[0].item(), sigmas)
     lost = [seed for seed, own in zip(seeds, said.half(), strict=True) if not own.isfinite().all()]

@@ -1,9 +1,9 @@
 // From noise to a mel: the samplers. Takes denoise(noised, sigma) -> denoised, which may take its time, and the settings; knows nothing
 // of networks. Data are Float32Arrays.
 
-/** steps + 1 noise levels from the highest down to the lowest, and then 0 (Karras et al. 2022, eq. 5). */
-export function sigmaGrid(steps, { sigma_max: high, sigma_min: low, rho }) {
-  const [from, to] = [high ** (1 / rho), low ** (1 / rho)];
+/** steps + 1 noise levels from the highest down to the lowest, or to `last` where that is higher, and then 0 (Karras et al. 2022, eq. 5). */
+export function sigmaGrid(steps, { sigma_max: high, sigma_min: low, rho }, last = 0) {
+  const [from, to] = [high ** (1 / rho), Math.max(low, last) ** (1 / rho)];
   const levels = Array.from({ length: steps }, (_, i) => (from + (steps > 1 ? i / (steps - 1) : 0) * (to - from)) ** rho);
   return [...levels, 0];
 }
@@ -66,7 +66,7 @@ export async function eulerMaruyama(denoise, noise, steps, draw) {
 /** One item: settings.sampler over settings.steps, from the noise that draw() gives. */
 export function sample(denoise, draw, settings, noise) {
   if (settings.sampler === "euler_maruyama") return eulerMaruyama(denoise, noise, settings.steps, draw);
-  const sigmas = sigmaGrid(settings.steps, noise);
+  const sigmas = sigmaGrid(settings.steps, noise, settings.last_sigma);
   const start = draw().map((eps) => eps * sigmas[0]);
   return (settings.sampler === "heun" ? heun : dpmpp2m)(denoise, start, sigmas);
 }

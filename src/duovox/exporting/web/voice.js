@@ -44,12 +44,13 @@ export class Voice {
   settings(changes) {
     const own = this.manifest.sample;
     const all = { ...own, ...changes };
-    for (const name of ["steps", "gamma", "guidance_low", "guidance_high"]) {
+    for (const name of ["steps", "last_sigma", "gamma", "guidance_low", "guidance_high"]) {
       all[name] = all[name] === "inf" ? Infinity : all[name];
       if (typeof all[name] !== "number" || Number.isNaN(all[name]) || all[name] < 0) throw new Error(`${name} must be a number from 0 on.`);
     }
     if (!Number.isInteger(all.steps) || all.steps < 1 || all.steps > 1000) throw new Error("steps must be a whole number from 1 to 1000.");
     if (all.guidance_low >= all.guidance_high) throw new Error("guidance_low must lie below guidance_high.");
+    if (all.last_sigma >= this.manifest.noise.sigma_max) throw new Error("last_sigma must lie below the noise that sampling begins with.");
     if (all.guide_at !== own.guide_at) throw new Error(`This page guides at the ${own.guide_at} mel alone.`);
     return all;
   }
