@@ -244,7 +244,7 @@ def student_bundle(tiny_bundle: Bundle) -> Bundle:
 
 @pytest.fixture(scope="session")
 def small_voice() -> Duovox:
-    """A voice of one stage, so that its graphs are few nodes: every kind of part, and clips that count as speech."""
+    """A voice of one stage, so that its graphs are few nodes: every kind of part, a student among them, and clips that count as speech."""
     recipe = Recipe(
         "small",
         mel=MelConfig(n_mels=16, frames=16, clip_samples=3840),
@@ -252,6 +252,7 @@ def small_voice() -> Duovox:
         subnet=SubnetConfig(widths=(8,), blocks=1, embedding=16, group_size=4, fusion="concat", gradient_taps="label"),
         vocoder=VocoderConfig(width=16, hidden=32, blocks=1, pitch_width=8, refinements=1),
         sample=SampleConfig(steps=3, gamma=0.3),
+        student=StudentConfig(grids=((0,), (0, 2), (0, 1, 2, 3))),
     )
     torch.manual_seed(1)
     vocoder = ISTFTNet(recipe.vocoder, recipe.mel)
@@ -260,8 +261,21 @@ def small_voice() -> Duovox:
     model.score_network.head[-1].weight.mul_(0.1)
     model.classifier.network.head[-1].weight.mul_(0.3)
     model.classifier.freeze()
-    config = BundleConfig(FORMAT, ("null", "one", "seven"), recipe, MelScale("standard", -5.0, 0.25), languages={"null": "de", "one": "en"})
-    return Duovox(Bundle(config, model, vocoder.eval().requires_grad_(False)))
+    schooling = Schooling((80.0, 20.0, 2.0, 0.2, 0.0), (0.3, 0.5))
+    student = build_student(recipe, model.classifier.network, LABELS, schooling)
+    begin_as(student, model.score_network.state_dict())
+    awaken(student.network)
+    with torch.no_grad():
+        student.network.subnet.head[-1].weight.mul_(0.9)  # other weights than its teacher's
+    config = BundleConfig(
+        FORMAT,
+        ("null", "one", "seven"),
+        recipe,
+        MelScale("standard", -5.0, 0.25),
+        languages={"null": "de", "one": "en"},
+        schooling=schooling,
+    )
+    return Duovox(Bundle(config, model, vocoder.eval().requires_grad_(False), student=student.eval().requires_grad_(False)))
 
 
 @pytest.fixture(scope="session")

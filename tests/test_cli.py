@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from conftest import TONES, tone
 
 from duovox import Duovox, __version__, files
 from duovox.bundle import Bundle, write_bundle
-from duovox.cli import main
+from duovox.cli import _ended_by_signals, main
 from duovox.commands.options import parse_seconds
 from duovox.config import PRESETS, Recipe, write_recipe
 from duovox.contracts import ConfigError
@@ -152,6 +153,33 @@ def test_a_reader_that_leaves_early_causes_no_noise() -> None:
     assert process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(240) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_that_writes_and_leaves_nothing_unfinished(
+    run: Run, here: Path, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    seen: list[list[str]] = []
+
+    def end(*_: object) -> None:
+        seen.append(sorted(contents(here)))
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr("os.replace", end)
+    result = run("generate", "low", "--out", "low.wav", "--bundle", bundle_folder, "--keep-faulty")
+    assert (result.code, result.err, contents(here)) == (128 + number, "", {})
+    assert [len(names) for names in seen] == [1] and seen[0][0].endswith(".partial")
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with _ended_by_signals():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and callable(signal.getsignal(signal.SIGTERM))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # generate

@@ -8,7 +8,7 @@ from duovox.contracts import LabelError
 from duovox.labels import DIGITS, resolve, shown
 
 ENGLISH, GERMAN = tuple(words[0] for words in DIGITS["en"]), tuple(words[-1] for words in DIGITS["de"])
-WORDS = (*ENGLISH, *(word for word in GERMAN if word not in ENGLISH), "Straße", "f\u00fcr")
+WORDS = (*ENGLISH, *(word for word in GERMAN if word not in ENGLISH), "Straße", "f\u00fcr", "Gru\u0308n", "ä ö ü")
 LANGUAGES = dict.fromkeys(ENGLISH, "en") | dict.fromkeys(GERMAN, "de")
 
 
@@ -24,6 +24,12 @@ LANGUAGES = dict.fromkeys(ENGLISH, "en") | dict.fromkeys(GERMAN, "de")
         ("fu\u0308r", "f\u00fcr"),
         ("STRASSE", "Straße"),
         ("Fuenf", "fuenf"),
+        ("fuer", "f\u00fcr"),
+        ("FUER", "f\u00fcr"),
+        ("f\u00fcnf", "fuenf"),
+        ("strasse", "Straße"),
+        ("gruen", "Gru\u0308n"),
+        ("Ae Oe Ue", "ä ö ü"),
     ],
 )
 def test_the_label_that_is_meant(asked: str, label: str) -> None:
@@ -48,6 +54,14 @@ def test_capitals_that_leave_several_are_not_guessed() -> None:
     with pytest.raises(LabelError, match="the nearest: "):
         resolve("NO", ("No", "no"))
     assert resolve("No", ("No", "no")) == "No"
+
+
+def test_umlauts_that_leave_several_are_not_guessed() -> None:
+    with pytest.raises(LabelError, match="unknown label 'GRUESSE'; the nearest: "):
+        resolve("GRUESSE", ("gr\u00fc\u00dfe", "gr\u00fcsse"))
+    assert resolve("fuenf", ("f\u00fcnf", "fuenf")) == "fuenf" and resolve("5", ("f\u00fcnf",)) == "f\u00fcnf"
+    with pytest.raises(LabelError, match="unknown label 'fuenv'; the nearest: f\u00fcnf"):
+        resolve("fuenv", ("f\u00fcnf", "vier"))
 
 
 def test_the_nearest_words_and_the_languages_are_shown() -> None:

@@ -96,6 +96,17 @@ def test_what_it_was_not_taught_is_refused(voice: Duovox, changes: dict[str, Any
         voice.generate("low", **{"sampler": "student", "steps": 2, **changes})
 
 
+def test_where_its_teacher_is_guided_is_its_own(student_bundle: Bundle) -> None:
+    """A teacher that is guided at the estimate, as those of classifiers that never met noise, has students too."""
+    config = student_bundle.config
+    sample = dataclasses.replace(config.recipe.sample, guide_at="estimate")
+    recipe = dataclasses.replace(config.recipe, sample=sample)
+    voice = Duovox(dataclasses.replace(student_bundle, config=dataclasses.replace(config, recipe=recipe)))
+    assert voice.settings(preset="turbo").guide_at == "estimate"
+    with pytest.raises(GenerationError, match="has its guidance within it"):
+        voice.settings(preset="turbo", guide_at="noised")
+
+
 def test_a_bundle_without_a_student_says_so(tiny_bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"no student; train one \(`duovox solve`, `duovox train student`\), or take another sampler"):
         Duovox(tiny_bundle).generate("low", sampler="student", steps=2)

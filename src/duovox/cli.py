@@ -7,7 +7,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import tyro
 
@@ -49,8 +54,30 @@ PACKAGES = {"PIL": "pillow"}
 """What packages are called that have another name than their module."""
 
 
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Within it SIGTERM and a terminal that closes end the command as Ctrl-C does: what is unfinished is removed on the way out. A signal
+    that is ignored, as `nohup` has it, or heeded in another way stays so."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    ours = [getattr(signal, name) for name in names if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted.
+
+    SIGTERM and SIGHUP leave by `SystemExit` with 128 and their number, as shells count them.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -59,7 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     try:
         try:
-            app.cli(prog="duovox", description="One speech classifier, two jobs: it recognises words and speaks them.", args=arguments)
+            with _ended_by_signals():
+                app.cli(prog="duovox", description="One speech classifier, two jobs: it recognises words and speaks them.", args=arguments)
         finally:
             sys.stdout.flush()
     except DuovoxError as error:

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +59,11 @@ def write_whole(path: Path, content: bytes, force: bool = False, parents: bool =
     """Write a file under a temporary name beside `path`, then rename it; raises `OutputError` and leaves nothing half-written."""
     if path.is_dir() or (path.exists() and not force):
         raise OutputError(f"{path} exists and is {'a folder' if path.is_dir() else 'not overwritten without --force'}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if parents:
             path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with _unfinished(path, "partial") as temporary:
             temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -76,19 +73,54 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     from safetensors import SafetensorError
     from safetensors.torch import save
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata)))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with _unfinished(path, "tmp") as temporary, open(temporary, "wb") as file:
+            file.write(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, dict(metadata)))
+            file.flush()
+            os.fsync(file.fileno())
     except (OSError, SafetensorError) as error:
         raise OutputError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+@contextmanager
+def _unfinished(path: Path, kind: str) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place when the block ends well, and vanishes when it does not; those that killed
+    processes left for the same file vanish too."""
+    for left in _left_behind(path.parent).get(path.name, ()):
+        _remove_abandoned(left)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_TEMPORARY = re.compile(r"\.(.+)\.(\d+)\.(?:tmp|partial|old|new-\w+)")
+"""How `write_whole`, `write_tensors`, `write_folder` and `built_beside` name what is unfinished: of which name, by which process."""
+
+
+@lru_cache(maxsize=64)
+def _left_behind(folder: Path) -> dict[str, list[Path]]:
+    """The unfinished things in a folder as this process first met it, by the names they were to have."""
+    found: dict[str, list[Path]] = {}
+    with suppress(OSError):
+        for entry in os.scandir(folder):
+            if match := _TEMPORARY.fullmatch(entry.name):
+                found.setdefault(match[1], []).append(folder / entry.name)
+    return found
+
+
+def _remove_abandoned(left: Path) -> None:
+    """Remove something unfinished, file or folder, whose process is no more."""
+    match = _TEMPORARY.fullmatch(left.name)
+    if match and not is_running(int(match[2])):
+        with suppress(OSError):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes], what: str) -> None:
@@ -97,7 +129,8 @@ def write_folder(folder: Path, files: Mapping[str, bytes], what: str) -> None:
     work: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        remove_leftovers([folder])
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.{os.getpid()}.new-", dir=folder.parent))
         (work / "new").mkdir()
         for name, content in files.items():
             place = work / "new" / name
@@ -154,14 +187,12 @@ def _lock(handle: int, folder: Path, what: str) -> None:
 
 
 def remove_leftovers(paths: Iterable[Path]) -> None:
-    """Remove what a killed process left of its writing of these files: the temporary files of `write_whole` and `write_tensors` whose
-    process is no more."""
+    """Remove what killed processes left of their writing of these files or folders: what is unfinished, and whose process is no more."""
     for path in paths:
         for found in path.parent.glob(f".{glob.escape(path.name)}.*"):
-            match = re.fullmatch(r"(\d+)\.(?:tmp|partial)", found.name.removeprefix(f".{path.name}."))
-            if match and not is_running(int(match[1])):
-                with suppress(OSError):
-                    found.unlink()
+            match = _TEMPORARY.fullmatch(found.name)
+            if match and match[1] == path.name:
+                _remove_abandoned(found)
 
 
 def is_running(process: int) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from duovox.contracts import LabelError
 from duovox.text import named, printable, same_spelling
@@ -18,22 +18,29 @@ DIGITS: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 """The words of the figures 0 to 9 in the languages that are asked in turn, each in its spellings."""
 
+_WRITTEN_OUT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"})  # case folding has made ss of ß
+
 
 def resolve(asked: str, labels: Sequence[str], languages: Mapping[str, str] | None = None) -> str:
-    """The label that is meant: itself, in another Unicode form or case, or a figure whose word it is (`7`: seven, else sieben).
+    """The label that is meant: itself, in another Unicode form or case, a figure whose word it is (`7`: seven, else sieben), or its umlauts
+    written out (`fuenf`: fünf).
 
     Raises `LabelError`, with the nearest labels, where none is meant or capitals leave several.
     """
     if asked in labels:
         return asked
     plain = same_spelling(asked).strip()
-    for found in ([label for label in labels if same_spelling(label) == plain], [label for label in labels if _key(label) == _key(plain)]):
-        if len(found) == 1:
-            return found[0]
-    word = _word_of_figure(plain, labels)
+    word = _alike(plain, labels, same_spelling) or _alike(plain, labels, _key) or _word_of_figure(plain, labels)
+    word = word or _alike(plain, labels, _written_out)
     if word is None:
         raise LabelError(_unknown(asked, labels, languages or {}))
     return word
+
+
+def _alike(asked: str, labels: Sequence[str], spelling: Callable[[str], str]) -> str | None:
+    """The one label that has the same spelling; None where there is none, or several."""
+    found = [label for label in labels if spelling(label) == spelling(asked)]
+    return found[0] if len(found) == 1 else None
 
 
 def shown(label: str, languages: Mapping[str, str]) -> str:
@@ -43,6 +50,11 @@ def shown(label: str, languages: Mapping[str, str]) -> str:
 
 def _key(name: str) -> str:
     return same_spelling(name).casefold()
+
+
+def _written_out(name: str) -> str:
+    """A name in small letters without umlauts, as keyboards without them have it: ae, oe, ue, ss."""
+    return _key(name).translate(_WRITTEN_OUT)
 
 
 def _word_of_figure(asked: str, labels: Sequence[str]) -> str | None:
@@ -55,7 +67,7 @@ def _word_of_figure(asked: str, labels: Sequence[str]) -> str | None:
 
 
 def _unknown(asked: str, labels: Sequence[str], languages: Mapping[str, str]) -> str:
-    by_key = {_key(label): label for label in labels}
-    near = [by_key[key] for key in difflib.get_close_matches(_key(asked), by_key, 3, cutoff=0.5)]
+    by_key = {_written_out(label): label for label in labels}
+    near = [by_key[key] for key in difflib.get_close_matches(_written_out(asked), by_key, 3, cutoff=0.5)]
     hint = f"; the nearest: {named([shown(label, languages) for label in near])}" if near else ""
     return f"unknown label {printable(repr(asked))}{hint}; this model speaks: {', '.join(shown(label, languages) for label in labels)}"

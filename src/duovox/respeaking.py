@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from duovox.config import to_dict, to_json
-from duovox.contracts import NO_LABEL, ConfigError, DataError, OutputError
-from duovox.data.decoding import Moments, check_place
-from duovox.data.features import FORMAT, Features, Manifest, open_features, read_manifest, relabelled, whole_manifest
+from duovox.config import to_dict
+from duovox.contracts import NO_LABEL, ConfigError, DataError
+from duovox.data.changing import Changed, write_changed
+from duovox.data.decoding import check_place
+from duovox.data.features import FORMAT, Features, Manifest, open_features, read_manifest, relabelled
 from duovox.data.splits import SPLITS
-from duovox.data.storage import ArrayWriter, built_beside
 from duovox.diffusion.noise import sigma_grid
 from duovox.diffusion.sampler import dpmpp_2m
 from duovox.diffusion.sampling import SeededNoise
@@ -50,17 +50,10 @@ def respeak(voice: Duovox, source: str | Path, out: str | Path, sigma: float = 0
     chosen = _chosen(features, clips)
     facts = [features.digest, voice.config.digest, to_dict(recipe.sample), sigma, len(chosen)]
     inputs = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-    old = whole_manifest(out)
-    if old and old.inputs == inputs:
-        return old
     note = f"log-mels said again by the voice {voice.config.digest[:12]} from noise of level {sigma:g}"
     before = read_manifest(source)
     manifest = _narrowed(replace(before, format=FORMAT, inputs=inputs, notes=(*before.notes, note), respoken=True), chosen)
-    try:
-        with built_beside(out) as folder:
-            return _build(folder, features, manifest, chosen, _said_again(voice, features, chosen, sigma))
-    except OSError as error:
-        raise OutputError(f"cannot write the feature folder {out}: {error.strerror or error}") from None
+    return write_changed(out, manifest, _changed(features, chosen, _said_again(voice, features, chosen, sigma)))
 
 
 def _chosen(features: Features, clips: int | None) -> NDArray[np.int64]:
@@ -108,23 +101,10 @@ def _said_again(voice: Duovox, features: Features, chosen: NDArray[np.int64], si
         yield voice.log_mels(said)[:, 0].half().cpu().numpy()
 
 
-def _build(
-    folder: Path, features: Features, manifest: Manifest, chosen: NDArray[np.int64], chunks: Iterator[NDArray[np.float16]]
-) -> Manifest:
-    mel, moments, done, content = features.mel, Moments(), 0, hashlib.sha256(manifest.inputs.encode())
-    with (
-        ArrayWriter(folder / "waves.npy", (mel.clip_samples,), np.int16) as waves,
-        ArrayWriter(folder / "log_mels.npy", (mel.n_mels, mel.frames), np.float16) as log_mels,
-        progress(len(chosen), "saying again", "clips") as advance,
-    ):
-        for chunk in chunks:
-            places = chosen[done : done + len(chunk)]
-            waves.append(features.waves[places])
-            log_mels.append(chunk)
-            content.update(chunk.tobytes())
-            moments.add(chunk[features.split[places] == "train"])
-            done += len(chunk)
-            advance(len(chunk))
-    made = replace(manifest, digest=content.hexdigest(), statistics=moments.statistics())
-    (folder / "manifest.json").write_text(to_json(made), encoding="utf-8")
-    return made
+def _changed(features: Features, chosen: NDArray[np.int64], chunks: Iterator[NDArray[np.float16]]) -> Iterator[Changed]:
+    """Chunks of log-mels, of the chosen clips in order, with their waves."""
+    with progress(len(chosen), "saying again", "clips") as advance:
+        for log_mels in chunks:
+            places, chosen = chosen[: len(log_mels)], chosen[len(log_mels) :]
+            yield Changed(features.waves[places], log_mels, features.split[places] == "train", log_mels)
+            advance(len(log_mels))

@@ -11,9 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from duovox.config import MelConfig, NoiseConfig, Recipe, SampleConfig, Schooling, StudentConfig
-from duovox.config.fields import require
-from duovox.contracts import GenerationError
+from duovox.config import MelConfig, NoiseConfig, Recipe, Repertoire, Schooling, StudentConfig
 from duovox.diffusion.noise import precondition
 from duovox.model import ScoreModel, tap_shapes
 from duovox.networks.base import TappedClassifier
@@ -36,8 +34,7 @@ class Student(nn.Module):
         schooling: Schooling,
     ) -> None:
         super().__init__()
-        last, nodes = max(node for grid in config.grids for node in grid), len(schooling.sigmas) - 1
-        require(last < nodes, f"student.grids names node {last}, its schooling has {nodes} before the clean one")
+        self.repertoire = Repertoire.of(config, schooling)
         self.model = ScoreModel(classifier, network, mel, noise)
         self.config, self.schooling = config, schooling
 
@@ -58,29 +55,12 @@ class Student(nn.Module):
     @property
     def evaluations(self) -> tuple[int, ...]:
         """The numbers of evaluations it was taught, rising."""
-        return tuple(sorted(len(grid) for grid in self.config.grids))
+        return self.repertoire.evaluations
 
     def levels(self, evaluations: int) -> Tensor:
         """The noise levels (n + 1,) of its jumps, from the noisiest down to 0, float64. Raises `GenerationError` for a number of
         evaluations that it was not taught."""
-        for grid in self.config.grids:
-            if len(grid) == evaluations:
-                return torch.tensor([*(self.schooling.sigmas[node] for node in grid), 0.0], dtype=torch.float64)
-        taught = ", ".join(map(str, self.evaluations))
-        raise GenerationError(f"the student was not taught {evaluations} steps; set steps to one of {taught}")
-
-    def check(self, settings: SampleConfig) -> None:
-        """Raise `GenerationError` for settings of sampling that it was not taught."""
-        self.levels(settings.steps)
-        low, high = self.schooling.gammas[0], self.schooling.gammas[-1]
-        if not low <= settings.gamma <= high:
-            taught = f"gamma {low:g}" if low == high else f"a gamma between {low:g} and {high:g}"
-            raise GenerationError(f"the student was taught {taught}, not {settings.gamma:g}; set gamma to that, or take another sampler")
-        fixed = replace(SampleConfig(), preset=settings.preset, sampler=settings.sampler, steps=settings.steps, gamma=settings.gamma)
-        if settings != fixed:
-            raise GenerationError(
-                "a student has its guidance within it: leave out the interval, schedule and guide_at, or take another sampler"
-            )
+        return torch.tensor(self.repertoire.levels_of(evaluations), dtype=torch.float64)
 
 
 @dataclass(frozen=True)

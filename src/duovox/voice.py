@@ -209,7 +209,7 @@ class Duovox:
         """The bundle's student, which must know the settings. Raises `BundleError` where there is none, `GenerationError`."""
         if self.bundle.student is None:
             raise BundleError("this bundle has no student; train one (`duovox solve`, `duovox train student`), or take another sampler")
-        self.bundle.student.check(settings)
+        self.bundle.student.repertoire.check(settings, self.config.recipe.sample.guide_at)
         return self.bundle.student
 
     def _denoiser(self, label: str | Sequence[str] | None, count: int, settings: SampleConfig) -> Denoiser:

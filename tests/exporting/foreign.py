@@ -68,18 +68,6 @@ class Pooled(nn.Module):
         return self.head(nn.functional.adaptive_avg_pool2d(self.body(x), 1).flatten(1))
 
 
-class OnWaves(nn.Module):
-    """One-dimensional convolutions on a waveform."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv1d(1, 8, 64, 128), nn.ReLU(), nn.Conv1d(8, 12, 3, padding=1), nn.ReLU())
-        self.head = nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layers(x).mean(2))
-
-
 def bundle_of(like: Bundle, network: nn.Module, taps: tuple[TapConfig, ...] = (), waves: bool = False) -> Bundle:
     """A bundle on someone else's classifier, otherwise as `like`; guided at the estimate, with temperatures."""
     torch.manual_seed(0)

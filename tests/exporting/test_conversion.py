@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from foreign import Deciding, OnWaves, Pooled, WithAiry, bundle_of
+from foreign import Deciding, Pooled, WithAiry, bundle_of
+from made_elsewhere import OnWaves
 from onnx import TensorProto, helper
 from torch import nn
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 
 from duovox.bundle import Bundle
-from duovox.config import NoiseConfig, Recipe, SubnetConfig, UNetConfig
-from duovox.exporting.parts import SIGMAS, Part, classifier_part, guided_step_part, vocoder_part
+from duovox.config import NoiseConfig, Recipe, Schooling, StudentConfig, SubnetConfig, UNetConfig
+from duovox.exporting.checking import compare
+from duovox.exporting.conversion import to_onnx
+from duovox.exporting.parts import SHARES, SIGMAS, Part, classifier_part, guided_step_part, parts_of, student_part, vocoder_part
 from duovox.exporting.tracing import trace
+from duovox.lite.sessions import open_graph
 from duovox.model import Conditioned, ScoreModel
+from duovox.student import build_student
 from duovox.voice import Duovox
 
 
@@ -40,6 +45,57 @@ def test_steps_of_every_kind_of_model(small_voice: Duovox, make_model: Callable[
     for seed, batch in ((5, 1), (6, 3)):
         inputs = part.draw(seed, batch)
         torch.testing.assert_close(graph(*inputs), part.plain(*inputs), rtol=1e-4, atol=1e-4)
+
+
+def jump_of(bundle: Bundle, taps: Literal["label", "none"], gammas: tuple[float, ...]) -> Part:
+    """The part of a student with fresh weights, in which all that it is told counts."""
+    recipe = replace(bundle.config.recipe, student=StudentConfig(taps, ((0,), (0, 2))))
+    student = (
+        build_student(recipe, bundle.model.classifier.network, 3, Schooling((80.0, 20.0, 2.0, 0.0), gammas)).eval().requires_grad_(False)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for parameter in student.network.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return student_part(bundle, student)
+
+
+@pytest.mark.parametrize("gammas", [(0.3,), (0.3, 0.5)])
+@pytest.mark.parametrize("taps", ["label", "none"])
+def test_jumps_of_every_kind_of_student(small_voice: Duovox, taps: Literal["label", "none"], gammas: tuple[float, ...]) -> None:
+    """For any batch; all that it takes counts, and it takes gamma only where it was taught several. Without gradient taps no gradient
+    is in the graph."""
+    part = jump_of(small_voice.bundle, taps, gammas)
+    assert part.inputs == ("noised", "sigma", "to", "label", "gamma")[: 3 + len(gammas)]
+    graph = trace(part.function, part.draw(0, 2))
+    for seed, batch in ((5, 1), (6, 3)):
+        inputs = part.draw(seed, batch)
+        torch.testing.assert_close(graph(*inputs), part.plain(*inputs), rtol=1e-4, atol=1e-4)
+        for place, value in enumerate(inputs):
+            other = [*inputs[:place], (value + 1) % 3 if part.inputs[place] == "label" else value + 0.1, *inputs[place + 1 :]]
+            assert not torch.allclose(graph(*other), graph(*inputs), atol=1e-6), part.inputs[place]
+    backwards = [node for node in graph.graph.nodes if "convolution" in str(node.target) and node.args[6]]
+    assert bool(backwards) == (taps == "label")
+
+
+def test_a_plain_student_as_onnx(small_voice: Duovox) -> None:
+    part = jump_of(small_voice.bundle, "none", (0.3,))
+    model = to_onnx(part, small_voice.bundle.model.classifier.network)
+    assert compare(part, open_graph(model.SerializeToString(), part.inputs, "1.20")).largest < 1e-4
+    assert [value.name for value in model.graph.input] == ["noised", "sigma", "to", "label"]
+
+
+def test_a_bundle_without_a_student_has_three_parts(small_voice: Duovox) -> None:
+    assert [part.name for part in parts_of(small_voice.bundle)] == ["classifier", "step", "student", "vocoder"]
+    assert [part.name for part in parts_of(replace(small_voice.bundle, student=None))] == ["classifier", "step", "vocoder"]
+
+
+def test_jumps_of_every_length_are_compared(small_voice: Duovox) -> None:
+    part = jump_of(small_voice.bundle, "label", (0.3, 0.5))
+    drawn = [part.draw(seed, 1) for seed in range(20)]
+    assert {(round(sigma.item(), 3), round((to / sigma).item(), 3)) for _, sigma, to, _, _ in drawn} == {
+        (a, b) for a in SIGMAS for b in SHARES
+    }
+    assert all(0.3 <= gamma.item() <= 0.5 + 1e-6 for *_, gamma in drawn)
 
 
 def test_no_label_is_the_model_alone(small_voice: Duovox) -> None:

@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,13 @@ import soundfile
 import torch
 
 from duovox.config import NoiseConfig, SampleConfig
-from duovox.contracts import DuovoxError, OutputError
+from duovox.contracts import DuovoxError, GenerationError, OutputError
 from duovox.diffusion import sampling
 from duovox.diffusion.ideal import IdealDenoiser
-from duovox.exporting.folder import Exported
+from duovox.exporting import site as site_module
+from duovox.exporting.folder import Exported, student_alone
 from duovox.exporting.runtime import PACKED, runtime_files
-from duovox.exporting.site import FOLDER, WEB, site_files, write_site
+from duovox.exporting.site import FOLDER, WEB, fitting_site, site_files, write_site
 from duovox.lite.mel import log_mel
 from duovox.sound.audio import write_audio
 from duovox.voice import Duovox
@@ -214,6 +216,24 @@ def test_the_samplers(page: Any, sampler: str, steps: int, last: float) -> None:
 
 
 @in_chromium
+@pytest.mark.parametrize("levels", [[80.0, 0.0], [80.0, 2.0, 0.2, 0.0]])
+def test_the_jumps(page: Any, levels: list[float]) -> None:
+    """By a flow map that says something else for each noise level and for each length of a jump."""
+
+    def flow_map(noised: torch.Tensor, sigma: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(noised / (1 + sigma[:, None])) * (1 + (to / sigma)[:, None])
+
+    expected = sampling.sample_jumps(flow_map, [3], (32,), torch.tensor(levels, dtype=torch.float64))[0].numpy()
+    code = """
+      const { TorchNormal } = await import("./static/random.js");
+      const normal = new TorchNormal(3);
+      const jump = async (noised, sigma, to) => noised.map((x) => Math.tanh(x / (1 + sigma)) * (1 + to / sigma));
+      return Array.from(await m.sampleJumps(jump, () => normal.draw(32), given[0]));
+    """
+    np.testing.assert_allclose(run(page, "sampling.js", code, levels), expected, rtol=0, atol=1e-3)
+
+
+@in_chromium
 def test_the_strength_of_guidance(page: Any) -> None:
     from duovox.lite.sampling import guidance_scale
 
@@ -226,7 +246,10 @@ def test_the_strength_of_guidance(page: Any) -> None:
 
 
 @in_chromium
-@pytest.mark.parametrize("changes", [{}, {"sampler": "dpmpp_2m", "steps": 4}, {"gamma": 0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"sampler": "dpmpp_2m", "steps": 4}, {"gamma": 0}, {"preset": "turbo"}, {"sampler": "student", "steps": 4, "gamma": 0.4}],
+)
 @pytest.mark.parametrize("label", ["seven", None])
 def test_a_clip_is_pytorchs(page: Any, small_voice: Duovox, label: str | None, changes: dict[str, Any]) -> None:
     code = "return (await m.generate(given[0], new AbortController().signal)).clip"
@@ -244,7 +267,8 @@ def test_words_without_a_network(browser: Any, site: Path) -> None:
     with opened(browser, host) as page:
         asked = list(host.asked)
         press(page, "seven")
-        assert page.locator("#spoken .command").text_content().startswith("duovox generate seven --seed 0")
+        command = page.locator("#spoken .command").text_content()
+        assert command == "duovox generate seven --seed 0 --preset turbo --bundle small", "it begins with its student"
         assert host.asked == asked
         host.close()
         page.context.set_offline(True)
@@ -290,6 +314,91 @@ def test_sounds_that_cannot_be_heard(page: Any, tmp_path: Path) -> None:
 def test_settings_that_cannot_be(page: Any, changes: dict[str, Any], words: str) -> None:
     code = "return m.generate(given[0], new AbortController().signal).then(() => '', (error) => error.message)"
     assert words in run(page, "api.js", code, {"label": "one", "seed": 0, **changes})
+
+
+WITHIN_A_STUDENT: list[dict[str, Any]] = [
+    {"preset": "turbo", "steps": 3},
+    {"preset": "turbo", "gamma": 3},
+    {"sampler": "student"},
+    {"preset": "turbo", "guidance_low": 0.1},
+    {"preset": "turbo", "schedule": "early"},
+]
+
+
+@in_chromium
+@pytest.mark.parametrize("changes", WITHIN_A_STUDENT)
+def test_what_the_student_was_not_taught_in_the_words_of_torch(page: Any, small_voice: Duovox, changes: dict[str, Any]) -> None:
+    with pytest.raises(GenerationError) as theirs:
+        small_voice.generate("one", **changes)
+    code = "return m.generate(given[0], new AbortController().signal).then(() => '', (error) => error.message)"
+    assert run(page, "api.js", code, {"label": "one", "seed": 0, **changes}) == str(theirs.value)
+
+
+@in_chromium
+def test_a_student_of_one_gamma_says_which(page: Any) -> None:
+    code = "try { m.checkTaught(...given); return ''; } catch (error) { return error.message; }"
+    repertoire = {"levels": [[80, 0]], "gammas": [3]}
+    settings = {"steps": 1, "gamma": 2, "guidance_low": 0, "schedule": "constant"}
+    said = run(page, "repertoire.js", code, repertoire, settings)
+    assert said == "the student was taught gamma 3, not 2; set gamma to that, or take another sampler"
+
+
+@in_chromium
+def test_two_settings_side_by_side(page: Any) -> None:
+    """At first the student's and the bundle's own."""
+    page.locator("#compare-form").get_by_role("button", name="Speak both").click()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('#compare .title')].every((title) => /^[AB]: heard as/.test(title.textContent))"
+    )
+    notes = page.locator("#compare .note").all_text_contents()
+    assert "steps 2 · sampler student · preset turbo" in notes[0] and "steps 3 · sampler heun" in notes[1]
+    assert page.locator("#error").text_content() == ""
+
+
+@in_chromium
+def test_the_bars_say_languages(page: Any) -> None:
+    assert page.locator("#spoken .bars li > :first-child").all_text_contents() == ["null de", "one en", "seven"]
+    assert page.locator("#spoken .bars small").first.get_attribute("title") == "German"
+
+
+def test_a_page_that_is_too_large_leaves_the_step_out(exported: Exported, small_voice: Duovox, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, note = fitting_site(exported, small_voice, "small", {})
+    assert note == "" and "model/step.onnx" in whole
+    facts = json.loads(whole["model/model.json"])
+    assert (facts["start"]["preset"], facts["start"]["steps"], facts["other"]["sampler"]) == ("turbo", 2, "heun")
+    monkeypatch.setattr(site_module, "LIMIT", 2**16)
+    lean, note = fitting_site(exported, small_voice, "small", {})
+    assert set(whole) - set(lean) == {"model/step.onnx"} and re.match(r"left out: the step .* would take 0\.\d MiB; it speaks by", note)
+    facts = json.loads(lean["model/model.json"])
+    assert [setting["name"] for setting in facts["settings"]] == ["preset", "sampler", "steps", "gamma"] and set(facts["presets"]) == {
+        "turbo"
+    }
+    assert [(s["minimum"], s["maximum"], s["default"]) for s in facts["settings"][2:]] == [(1, 4, 2), (0.3, 0.5, 0.3)]
+    without = Duovox(replace(small_voice.bundle, student=None))
+    files, note = fitting_site(exported, without, "small", {})
+    assert "model/step.onnx" in files and re.match(r"the page takes 0\.\d MiB, more than 0; a lower --precision", note)
+
+
+@in_chromium
+def test_a_page_of_the_student_alone(
+    browser: Any, exported: Exported, small_voice: Duovox, runtime: dict[str, bytes], tmp_path: Path
+) -> None:
+    write_site(site_files(student_alone(exported), small_voice, "small", runtime), tmp_path / "page")
+    host = Host(tmp_path / "page")
+    with opened(browser, host) as page:
+        press(page, "seven")
+        assert page.locator("#spoken .command").text_content() == "duovox generate seven --seed 0 --preset turbo --bundle small"
+        assert page.locator("#settings .sampler option").all_text_contents() == ["student"]
+        clip = run(page, "api.js", "return (await m.generate(given[0], new AbortController().signal)).clip", {"label": "one", "seed": 5})
+        wave, _ = soundfile.read(io.BytesIO(base64.b64decode(clip["audio"])), dtype="float32")
+        np.testing.assert_allclose(wave, small_voice.generate("one", seed=5, preset="turbo")[0].wave, rtol=0, atol=1e-3)
+        code = "return m.generate(given[0], new AbortController().signal).then(() => '', (error) => error.message)"
+        said = run(page, "api.js", code, {"label": "one", "seed": 0, "sampler": "heun"})
+        assert said == "sampler heun: this page has its student alone; use preset turbo"
+        page.locator("#compare-form").get_by_role("button", name="Speak both").click()
+        page.wait_for_function("() => document.querySelector('#clip-b .note').textContent.includes('steps 4')")
+        assert page.locator("#error").text_content() == ""
+    host.close()
 
 
 @in_chromium

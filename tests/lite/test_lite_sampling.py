@@ -10,7 +10,7 @@ from duovox.config import NoiseConfig, SampleConfig
 from duovox.diffusion import sampling
 from duovox.diffusion.guidance import GuidanceSchedule
 from duovox.diffusion.ideal import IdealDenoiser
-from duovox.lite.sampling import Array, guidance_scale, sample, sigma_grid
+from duovox.lite.sampling import Array, guidance_scale, sample, sample_jumps, sigma_grid
 
 SHAPE = (1, 4, 8)
 
@@ -29,6 +29,22 @@ def test_the_same_data(kind: str, sampler: str, steps: int, last: float) -> None
     seeds = [0, 5, 2**40]
     expected = sampling.sample(ideal, seeds, SHAPE, settings, noise).numpy()
     np.testing.assert_allclose(sample(denoise, seeds, SHAPE, settings, noise), expected, rtol=0, atol=1e-3)
+
+
+def test_the_same_jumps() -> None:
+    """Towards the points of an exact denoiser, by a flow map that says something else for each length of a jump."""
+    ideal = IdealDenoiser(torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0)))
+
+    def flow_map(noised: torch.Tensor, sigma: torch.Tensor, to: torch.Tensor) -> torch.Tensor:
+        return ideal(noised, sigma) * (1 + (to / sigma).reshape(-1, 1, 1, 1))
+
+    def jump(noised: Array, sigma: float, to: float) -> Array:
+        assert noised.dtype == np.float32
+        return flow_map(torch.from_numpy(noised), *(torch.full((len(noised),), value) for value in (sigma, to))).numpy()
+
+    for levels in ([80.0, 0.0], [80.0, 2.0, 0.2, 0.0]):
+        expected = sampling.sample_jumps(flow_map, [0, 2**40], SHAPE, torch.tensor(levels, dtype=torch.float64)).numpy()
+        np.testing.assert_allclose(sample_jumps(jump, [0, 2**40], SHAPE, levels), expected, rtol=0, atol=1e-3)
 
 
 def test_the_noise_levels() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from duovox.config import SampleConfig
 from duovox.contracts import BundleError, ConfigError, DuovoxError, GenerationError, LabelError
+from duovox.exporting.folder import Exported, student_alone, write_exported
 from duovox.lite import Voice
 from duovox.lite.manifest import MANIFEST, WEIGHTS
 from duovox.lite.sessions import version_of
@@ -25,6 +28,18 @@ SETTINGS: list[dict[str, Any]] = [
     {"sampler": "euler_maruyama", "steps": 4},
     {"gamma": 0.0},
     {"interval": (0.1, 5.0), "schedule": "early", "gamma": 0.5},
+    {"preset": "turbo"},
+    {"sampler": "student", "steps": 1, "gamma": 0.4},
+    {"preset": "turbo", "steps": 4},
+]
+
+NOT_TAUGHT: list[dict[str, Any]] = [
+    {"preset": "turbo", "steps": 3},
+    {"preset": "turbo", "gamma": 3.0},
+    {"sampler": "student"},
+    {"sampler": "student", "steps": 2, "interval": (0.1, 2.0)},
+    {"preset": "turbo", "schedule": "early"},
+    {"preset": "turbo", "guide_at": "estimate"},
 ]
 
 
@@ -37,6 +52,19 @@ def voice(exported_folder: Path) -> Voice:
 def copy(exported_folder: Path, tmp_path: Path) -> Path:
     shutil.copytree(exported_folder, tmp_path / "copy")
     return tmp_path / "copy"
+
+
+@pytest.fixture
+def without_student(copy: Path) -> Path:
+    """A folder as it was before there were students."""
+    return rewritten(copy, lambda data: {name: value for name, value in data.items() if name not in ("student", "repertoire")})
+
+
+def rewritten(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:
+    """The folder, with another manifest."""
+    data = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(change(data)))
+    return folder
 
 
 @pytest.mark.parametrize("changes", SETTINGS)
@@ -76,20 +104,58 @@ def test_the_answers_of_torch(small_voice: Duovox, voice: Voice, tmp_path: Path,
     assert voice.classify(wave, rate) == pytest.approx(small_voice.classify(wave, rate), abs=1e-5)
 
 
+@pytest.mark.parametrize("changes", NOT_TAUGHT)
+def test_what_the_student_was_not_taught_is_refused_in_the_words_of_torch(
+    small_voice: Duovox, voice: Voice, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(GenerationError) as theirs:
+        small_voice.generate("one", **changes)
+    with pytest.raises(GenerationError, match=f"^{re.escape(str(theirs.value))}$"):
+        voice.generate("one", **changes)
+
+
+def test_a_student_of_one_gamma(copy: Path) -> None:
+    def fixed(data: dict[str, Any]) -> dict[str, Any]:
+        return data | {"repertoire": data["repertoire"] | {"gammas": [0.3]}}
+
+    voice = Voice(rewritten(copy, fixed))
+    assert voice.settings(preset="turbo").gamma == 0.3
+    with pytest.raises(GenerationError, match=r"the student was taught gamma 0\.3, not 2; set gamma to that, or take another sampler"):
+        voice.generate("one", preset="turbo", gamma=2)
+
+
+def test_an_older_folder_without_a_student(without_student: Path, voice: Voice) -> None:
+    older = Voice(without_student)
+    np.testing.assert_array_equal(older.generate("one", seed=3)[0].wave, voice.generate("one", seed=3)[0].wave)
+    with pytest.raises(BundleError, match="turbo needs a distilled student, and this voice was exported without one"):
+        older.generate("one", preset="turbo")
+    with pytest.raises(BundleError, match="exported without a student; export a bundle that has one, or take another sampler"):
+        older.generate("one", sampler="student", steps=2)
+
+
+def test_a_voice_of_its_student_alone(exported: Exported, voice: Voice, tmp_path: Path) -> None:
+    write_exported(student_alone(exported), tmp_path / "voice")
+    alone = Voice(tmp_path / "voice")
+    np.testing.assert_array_equal(alone.generate("one", seed=3)[0].wave, voice.generate("one", seed=3, preset="turbo")[0].wave)
+    for changes in ({"preset": "quality"}, {"sampler": "heun", "steps": 14}):
+        with pytest.raises(BundleError, match="sampler heun: this voice was exported with its student alone; use preset turbo"):
+            alone.generate("one", **changes)
+
+
 def test_what_people_call_a_word(voice: Voice) -> None:
     assert [voice.resolve_label(asked) for asked in ("seven", "Seven", "7", "0")] == ["seven", "seven", "seven", "null"]
     with pytest.raises(LabelError, match=r"unknown label 'sevn'; the nearest: seven; this model speaks: null \(de\), one \(en\), seven"):
         voice.generate("sevn")
 
 
-@pytest.mark.parametrize("name", ["classifier.onnx", "step.onnx", "vocoder.onnx", WEIGHTS])
+@pytest.mark.parametrize("name", ["classifier.onnx", "step.onnx", "student.onnx", "vocoder.onnx", WEIGHTS])
 def test_a_missing_file_is_named(copy: Path, name: str) -> None:
     (copy / name).unlink()
     with pytest.raises(BundleError, match=f"{name} is missing; export the bundle again"):
         Voice(copy)
 
 
-@pytest.mark.parametrize("name", ["classifier.onnx", "step.onnx", "vocoder.onnx", WEIGHTS])
+@pytest.mark.parametrize("name", ["classifier.onnx", "step.onnx", "student.onnx", "vocoder.onnx", WEIGHTS])
 @pytest.mark.parametrize("cut", [False, True])
 def test_an_altered_file_is_named(copy: Path, name: str, cut: bool) -> None:
     """One byte changed, and the end missing."""
@@ -113,6 +179,11 @@ def test_an_altered_file_is_named(copy: Path, name: str, cut: bool) -> None:
             {"step": {"file": "step.onnx", "inputs": ["noised", "sigma", "to"], "outputs": ["denoised"]}},
             "inputs that this duovox does not know",
         ),
+        ({"repertoire": None}, "student and repertoire go together"),
+        ({"step": None, "student": None, "repertoire": None}, "a voice needs a step, a student, or both"),
+        ({"repertoire": {"levels": [], "gammas": [3.0]}}, "repertoire.levels must not be empty"),
+        ({"repertoire": {"levels": [[0.0]], "gammas": [3.0]}}, "repertoire.levels: from one level at least to 0"),
+        ({"repertoire": {"levels": [[2.0, 1.0]], "gammas": [3.0]}}, "must fall to 0"),
         ({"files": {"step.onnx": {"size": "big"}}}, "files.step.onnx.size: expected int"),
         ({"files": {"step.onnx": 7}}, "files.step.onnx: expected size and sha256"),
         ({"files": {"../else": {"size": 1, "sha256": "0"}}}, "is no name of a file in the folder"),
@@ -160,8 +231,6 @@ def test_no_onnxruntime(voice: Voice, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_the_step_was_not_made_for(voice: Voice) -> None:
     with pytest.raises(ConfigError, match="guided at 'noised', not at 'estimate'"):
         voice.generate("one", guide_at="estimate")
-    with pytest.raises(BundleError, match="turbo needs a distilled student, and this voice was exported without one"):
-        voice.generate("one", preset="turbo")
     assert voice.settings(preset="quality").steps == voice.settings().changed({"preset": "quality"}).steps
     with pytest.raises(ConfigError, match="neural vocoder alone"):
         voice.generate_batch([("one", 0)], vocoder="griffin_lim")

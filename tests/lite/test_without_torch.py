@@ -56,6 +56,25 @@ def test_the_command_line(exported_folder: Path, tmp_path: Path) -> None:
     assert set(json.loads(heard.stdout)[str(tmp_path / "seven_0.wav")]) == {"null", "one", "seven"}, heard.stderr
 
 
+def test_a_student_by_the_command_line(exported_folder: Path, tmp_path: Path) -> None:
+    words = (
+        "generate",
+        "seven",
+        "--model",
+        str(exported_folder),
+        "--preset",
+        "turbo",
+        "--keep-faulty",
+        "--out",
+        str(tmp_path / "seven.wav"),
+    )
+    assert without_torch(*words).returncode == 0
+    settings = json.loads((tmp_path / "seven.json").read_text())["settings"]
+    assert (settings["preset"], settings["sampler"], settings["steps"]) == ("turbo", "student", 2)
+    refused = without_torch(*words[:-1], str(tmp_path / "other.wav"), "--steps", "3")
+    assert (refused.returncode, refused.stderr) == (1, "duovox: the student was not taught 3 steps; set steps to one of 1, 2, 4\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from made_elsewhere import OnWaves
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -57,18 +58,6 @@ class Recurrent(nn.Module):
         if float(hidden.detach().sum()) > 1e6:
             hidden = 2 * hidden
         return {"hidden": hidden, "scores": self.head(hidden.mean(1))}
-
-
-class OnWaves(nn.Module):
-    """One-dimensional convolutions on a waveform."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv1d(1, 8, 64, 128), nn.ReLU(), nn.Conv1d(8, 12, 3, padding=1), nn.ReLU())
-        self.head = nn.Linear(12, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layers(x).mean(2))
 
 
 FACTORY = """

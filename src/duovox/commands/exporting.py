@@ -63,14 +63,16 @@ def _export_site(bundle: str, out: Path, precision: PrecisionName, ort_web: Path
     from duovox.exporting.folder import check_place
     from duovox.exporting.folder import export as export_voice
     from duovox.exporting.runtime import runtime_files
-    from duovox.exporting.site import SERVICE_WORKER, site_files, write_site
+    from duovox.exporting.site import SERVICE_WORKER, fitting_site, write_site
     from duovox.voice import Duovox
 
     check_place(out, SERVICE_WORKER, force)
     runtime = runtime_files(ort_web)
     voice = Duovox.from_pretrained(bundle, trust_code=trust_code)
-    files = site_files(export_voice(voice, precision, print), voice, bundle, runtime)
+    files, note = fitting_site(export_voice(voice, precision, print), voice, bundle, runtime)
     write_site(files, out, force)
+    if note:
+        print(note)
     print(_summary(out, files))
 
 

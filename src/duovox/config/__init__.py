@@ -9,7 +9,7 @@ from duovox.config.fields import check_labels, check_languages, from_dict, to_di
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.recipe import Recipe, read_recipe, write_recipe
 from duovox.config.sound import MelConfig, MelScale, VocoderConfig
-from duovox.config.student import Schooling, SolutionConfig, StudentConfig
+from duovox.config.student import Repertoire, Schooling, SolutionConfig, StudentConfig
 from duovox.config.training import SeenConfig, TrainConfig, with_updates
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "NoiseConfig",
     "PresetName",
     "Recipe",
+    "Repertoire",
     "SampleConfig",
     "SamplerName",
     "ScheduleName",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from duovox.config.diffusion import SampleConfig
 from duovox.config.fields import check, require
+from duovox.contracts import GenerationError, GuideAt
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,57 @@ class Schooling:
         falling = list(self.sigmas) == sorted(set(self.sigmas), reverse=True) and self.sigmas[-1:] == (0.0,)
         require(falling, f"schooling.sigmas must fall to 0, not {list(self.sigmas)}")
         require(len(self.gammas) in (1, 2), f"schooling.gammas must be one strength, or the ends of a range, not {list(self.gammas)}")
+
+
+@dataclass(frozen=True)
+class Repertoire:
+    """What a student can be asked: the noise levels of its jumps, falling to 0, for each number of evaluations that it was taught; and
+    the strength of the guidance, or its range."""
+
+    levels: tuple[tuple[float, ...], ...]
+    gammas: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        require(len(self.levels) > 0, "repertoire.levels must not be empty")
+        for levels in self.levels:
+            Schooling(levels, self.gammas)
+            require(len(levels) > 1, f"repertoire.levels: from one level at least to 0, not {list(levels)}")
+
+    @classmethod
+    def of(cls, config: StudentConfig, schooling: Schooling) -> Repertoire:
+        """That of a student with these settings. Raises `ConfigError` for a grid with a node that its schooling lacks."""
+        last, nodes = max(node for grid in config.grids for node in grid), len(schooling.sigmas) - 1
+        require(last < nodes, f"student.grids names node {last}, its schooling has {nodes} before the clean one")
+        return cls(tuple((*(schooling.sigmas[node] for node in grid), 0.0) for grid in config.grids), schooling.gammas)
+
+    @property
+    def evaluations(self) -> tuple[int, ...]:
+        """The numbers of evaluations it was taught, rising."""
+        return tuple(sorted(len(levels) - 1 for levels in self.levels))
+
+    def levels_of(self, evaluations: int) -> tuple[float, ...]:
+        """The noise levels (n + 1) of that many jumps. Raises `GenerationError` for a number of evaluations that it was not taught."""
+        for levels in self.levels:
+            if len(levels) == evaluations + 1:
+                return levels
+        taught = ", ".join(map(str, self.evaluations))
+        raise GenerationError(f"the student was not taught {evaluations} steps; set steps to one of {taught}")
+
+    def check(self, settings: SampleConfig, guide_at: GuideAt) -> None:
+        """Raise `GenerationError` for settings of sampling that it was not taught; its teacher is guided at `guide_at`."""
+        self.levels_of(settings.steps)
+        low, high = self.gammas[0], self.gammas[-1]
+        if not low <= settings.gamma <= high:
+            taught = f"gamma {low:g}" if low == high else f"a gamma between {low:g} and {high:g}"
+            raise GenerationError(f"the student was taught {taught}, not {settings.gamma:g}; set gamma to that, or take another sampler")
+        asked = {name: getattr(settings, name) for name in ("preset", "sampler", "steps", "gamma")}
+        if settings != replace(SampleConfig(), guide_at=guide_at, **asked):
+            raise GenerationError(
+                "a student has its guidance within it: leave out the interval, schedule and guide_at, or take another sampler"
+            )
+
+    def nearest(self, settings: SampleConfig) -> SampleConfig:
+        """The settings that it was taught that are nearest to these: as many steps or fewer, where it knows fewer."""
+        steps = max((n for n in self.evaluations if n <= settings.steps), default=self.evaluations[0])
+        gamma = min(max(settings.gamma, self.gammas[0]), self.gammas[-1])
+        return replace(SampleConfig(), sampler="student", steps=steps, gamma=gamma, guide_at=settings.guide_at)

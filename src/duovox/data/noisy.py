@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.config import to_json
-from duovox.contracts import AudioError, DataError, OutputError
-from duovox.data.decoding import Moments, check_place
-from duovox.data.features import FORMAT, FULL_SCALE, Features, Manifest, features_of, open_features, read_manifest, whole_manifest
-from duovox.data.storage import ArrayWriter, built_beside
+from duovox.contracts import AudioError, DataError
+from duovox.data.changing import Changed, write_changed
+from duovox.data.decoding import check_place
+from duovox.data.features import FORMAT, FULL_SCALE, Features, Manifest, features_of, open_features, read_manifest
 from duovox.sound.audio import READABLE, read_audio
 from duovox.sound.folders import find_sounds
 from duovox.sound.mel import LogMel
@@ -84,19 +83,8 @@ def add_background(source: str | Path, noise: str | Path, out: str | Path, snr: 
     features = open_features(source)
     backgrounds = read_backgrounds(noise, features.mel.sample_rate, features.mel.clip_samples)
     inputs = hashlib.sha256(json.dumps([features.digest, backgrounds.digest, snr, seed]).encode()).hexdigest()
-    old = whole_manifest(out)
-    if old and old.inputs == inputs:
-        return old
-    try:
-        with built_beside(out) as folder:
-            return _build(
-                folder,
-                features,
-                replace(read_manifest(source), format=FORMAT, inputs=inputs),
-                noisy_waves(features, backgrounds, snr, seed),
-            )
-    except OSError as error:
-        raise OutputError(f"cannot write the feature folder {out}: {error.strerror or error}") from None
+    manifest = replace(read_manifest(source), format=FORMAT, inputs=inputs)
+    return write_changed(out, manifest, _changed(features, noisy_waves(features, backgrounds, snr, seed)))
 
 
 def noisy_waves(
@@ -111,21 +99,9 @@ def noisy_waves(
         yield np.clip(np.round(mixed * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def _build(folder: Path, features: Features, manifest: Manifest, chunks: Iterator[NDArray[np.int16]]) -> Manifest:
-    """Write arrays and manifest of changed clips, whose labels and splits are those of `features`."""
-    mel, log_mel, moments, done = features.mel, LogMel(features.mel), Moments(), 0
-    content = hashlib.sha256(manifest.inputs.encode())
-    with (
-        ArrayWriter(folder / "waves.npy", (mel.clip_samples,), np.int16) as waves,
-        ArrayWriter(folder / "log_mels.npy", (mel.n_mels, mel.frames), np.float16) as log_mels,
-    ):
-        for chunk in chunks:
-            found = features_of(chunk, log_mel)
-            waves.append(chunk)
-            log_mels.append(found)
-            content.update(chunk.tobytes())
-            moments.add(found[features.split[done : done + len(chunk)] == "train"])
-            done += len(chunk)
-    made = replace(manifest, digest=content.hexdigest(), statistics=moments.statistics())
-    (folder / "manifest.json").write_text(to_json(made), encoding="utf-8")
-    return made
+def _changed(features: Features, chunks: Iterator[NDArray[np.int16]]) -> Iterator[Changed]:
+    """Chunks of waves, of the clips of `features` in order, with their log-mels."""
+    log_mel, done = LogMel(features.mel), 0
+    for waves in chunks:
+        yield Changed(waves, features_of(waves, log_mel), features.split[done : done + len(waves)] == "train", waves)
+        done += len(waves)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duovox.contracts import DataError
-from duovox.files import is_running
+from duovox.files import remove_leftovers
 
 
 @contextmanager
 def built_beside(out: Path) -> Iterator[Path]:
     """A temporary folder beside `out` that takes its place when the block ends well, and vanishes when it does not."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(out)
+    remove_leftovers([out])
     temporary = out.with_name(f".{out.name}.{os.getpid()}.partial")
     temporary.mkdir()
     try:
@@ -33,14 +32,6 @@ def built_beside(out: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _remove_abandoned(out: Path) -> None:
-    """Remove what killed runs left beside `out`."""
-    for folder in out.parent.glob(f".{glob.escape(out.name)}.*"):
-        *_, process, kind = folder.name.split(".")
-        if kind in ("partial", "old") and process.isdigit() and not is_running(int(process)):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_array(path: Path, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duovox.config import SampleConfig
 from duovox.contracts import ClassifierError
 from duovox.evaluation.judge import SAMPLE_RATE, Judge, packaged_judge
 from duovox.exporting.parts import SIGMAS, Part
@@ -64,11 +65,11 @@ class ClipsCompared:
     correct_in_torch: int
 
 
-def compare_clips(voice: Duovox, lite: Voice, seed: int = 0) -> ClipsCompared:
-    """One clip of each label, by the bundle's own settings. Raises nothing for clips that ran off: they count as not heard."""
+def compare_clips(voice: Duovox, lite: Voice, settings: SampleConfig | None = None, seed: int = 0) -> ClipsCompared:
+    """One clip of each label, by `settings`, the bundle's own if left out. Clips that ran off raise nothing: they count as not heard."""
     wanted = [(label, seed + number) for number, label in enumerate(voice.labels)]
-    theirs = [clip for one in wanted for clip in voice.generate_batch([one])]
-    ours = [clip for one in wanted for clip in lite.generate_batch([one])]
+    theirs = [clip for one in wanted for clip in voice.generate_batch([one], settings)]
+    ours = [clip for one in wanted for clip in lite.generate_batch([one], settings)]
     sampled = _difference(np.stack([clip.log_mel for clip in theirs]), np.stack([clip.log_mel for clip in ours]))
     waves = np.stack([clip.wave for clip in theirs]), np.stack([clip.wave for clip in ours])
     log_mel = LogMel(voice.config.recipe.mel)

@@ -1,4 +1,7 @@
-"""What of a bundle becomes a graph: the classifier as it listens, one step of denoising, the vocoder. Takes a `Bundle`, gives `Part`s."""
+"""What of a bundle becomes a graph: the classifier as it listens, one step of denoising, one jump of the student, the vocoder.
+
+Takes a `Bundle`, gives `Part`s.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,13 @@ from duovox.guides import LabelGuide
 from duovox.model import Conditioned
 from duovox.sound.mel import scale_mel
 from duovox.sound.vocoder.istft_net import fixed_noise
+from duovox.student import Student
 
 SIGMAS = (0.02, 0.3, 1.3, 9.0, 60.0)
 """Noise levels at which a step is compared with PyTorch."""
+
+SHARES = (0.0, 0.02, 0.3, 0.8)
+"""To which share of its noise level a jump is compared with PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +47,10 @@ class Part:
         return [name not in self.whole for name in self.inputs]
 
 
-def parts_of(bundle: Bundle) -> tuple[Part, Part, Part]:
-    """Classifier, step and vocoder of a bundle. Raises `BundleError` where it has no neural vocoder."""
-    return classifier_part(bundle), guided_step_part(bundle), vocoder_part(bundle)
+def parts_of(bundle: Bundle) -> tuple[Part, ...]:
+    """Classifier, step, student (where there is one) and vocoder of a bundle. Raises `BundleError` where it has no neural vocoder."""
+    jumps = () if bundle.student is None else (student_part(bundle, bundle.student),)
+    return classifier_part(bundle), guided_step_part(bundle), *jumps, vocoder_part(bundle)
 
 
 def classifier_part(bundle: Bundle) -> Part:
@@ -78,14 +86,33 @@ def guided_step_part(bundle: Bundle) -> Part:
         return denoised + expand_to(gamma * sigma.square(), noised) * gradient
 
     def draw(seed: int, batch: int) -> tuple[Tensor, ...]:
-        generator = _generator(seed)
-        sigma = torch.tensor([SIGMAS[(seed + item) % len(SIGMAS)] for item in range(batch)])
-        clean = scale_mel(_sound_like(bundle, seed, batch), config.mel_scale)
-        noised = clean + expand_to(sigma, clean) * torch.randn(clean.shape, generator=generator)
-        label = (torch.arange(batch) + seed) % (len(config.labels) + 1) - 1
+        noised, sigma, label = _noised(bundle, seed, batch)
         return noised, sigma, label, torch.where(label < 0, 0.0, recipe.sample.gamma)
 
     return Part("step", step, ("noised", "sigma", "label", "gamma"), "denoised", draw, step)
+
+
+def student_part(bundle: Bundle, student: Student) -> Part:
+    """(noised (B, 1, M, T), sigma (B,), to (B,), label (B,), gamma (B,)) -> the estimate of the jump from sigma to `to`; label -1 is none.
+    A student that was taught one strength of guidance takes no gamma."""
+    low, high = student.repertoire.gammas[0], student.repertoire.gammas[-1]
+    inputs = ("noised", "sigma", "to", "label", "gamma")[: 5 if high > low else 4]
+
+    def jump(noised: Tensor, sigma: Tensor, to: Tensor, label: Tensor, gamma: Tensor) -> Tensor:
+        estimate: Tensor = student(noised, sigma, to, label, gamma)
+        return estimate
+
+    def jump_at_its_gamma(noised: Tensor, sigma: Tensor, to: Tensor, label: Tensor) -> Tensor:
+        return jump(noised, sigma, to, label, torch.full_like(sigma, low))
+
+    def draw(seed: int, batch: int) -> tuple[Tensor, ...]:
+        noised, sigma, label = _noised(bundle, seed, batch)
+        share = torch.tensor([SHARES[(seed + item) % len(SHARES)] for item in range(batch)])
+        gamma = torch.linspace(low, high, batch + 1)[1:]
+        return (noised, sigma, share * sigma, label, gamma)[: len(inputs)]
+
+    function = jump if high > low else jump_at_its_gamma
+    return Part("student", function, inputs, "estimate", draw, function)
 
 
 def vocoder_part(bundle: Bundle) -> Part:
@@ -102,6 +129,15 @@ def vocoder_part(bundle: Bundle) -> Part:
         return vocoder(log_mel)
 
     return Part("vocoder", PlainVocoder(vocoder).eval(), ("log_mel", "noise"), "wave", draw, plain, ("noise",))
+
+
+def _noised(bundle: Bundle, seed: int, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mels (B, 1, M, T) noised at levels (B,) in turn, and labels (B,), none among them."""
+    config, generator = bundle.config, _generator(seed)
+    sigma = torch.tensor([SIGMAS[(seed + item) % len(SIGMAS)] for item in range(batch)])
+    clean = scale_mel(_sound_like(bundle, seed, batch), config.mel_scale)
+    noised = clean + expand_to(sigma, clean) * torch.randn(clean.shape, generator=generator)
+    return noised, sigma, (torch.arange(batch) + seed) % (len(config.labels) + 1) - 1
 
 
 def _sound_like(bundle: Bundle, seed: int, batch: int) -> Tensor:

@@ -12,15 +12,20 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Literal
 
-from duovox.config import MelConfig, MelScale, NoiseConfig, SampleConfig, check_labels, check_languages, from_dict
+from duovox.config import MelConfig, MelScale, NoiseConfig, Repertoire, SampleConfig, check_labels, check_languages, from_dict
 from duovox.config.fields import require
 from duovox.contracts import BundleError, ConfigError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.bin"
-GRAPHS = ("classifier", "step", "vocoder")
-INPUTS = {"classifier": ("mel", "wave"), "step": ("noised", "sigma", "label", "gamma"), "vocoder": ("log_mel", "noise")}
+GRAPHS = ("classifier", "step", "student", "vocoder")
+INPUTS = {
+    "classifier": ("mel", "wave"),
+    "step": ("noised", "sigma", "label", "gamma"),
+    "student": ("noised", "sigma", "to", "label", "gamma"),
+    "vocoder": ("log_mel", "noise"),
+}
 """What a graph may take; which of them it takes, and in which order, its manifest says."""
 
 PrecisionName = Literal["fp32", "fp16", "int8"]
@@ -48,8 +53,9 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an exported voice is. `step` denoises: its inputs are noised, sigma, label, gamma where it is guided by gradients; label -1
-    is none. `classifier` takes a scaled `mel`, or a `wave` where it has a front end of its own.
+    """What an exported voice is. `step` denoises, guided by gradients; `student` jumps from a noise level `to` a lower one, as its
+    `repertoire` says; a voice has one of them or both. Label -1 is none. `classifier` takes a scaled `mel`, or a `wave` where it has a
+    front end of its own.
 
     `bundle` is the digest of the bundle it was made of, `onnxruntime` the oldest that can run it, `measured` what the precision costs.
     """
@@ -63,7 +69,6 @@ class Manifest:
     noise: NoiseConfig
     sample: SampleConfig
     classifier: GraphFacts
-    step: GraphFacts
     vocoder: GraphFacts
     opset: int
     onnxruntime: str
@@ -71,6 +76,9 @@ class Manifest:
     files: dict[str, Any]
     languages: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    step: GraphFacts | None = None
+    student: GraphFacts | None = None
+    repertoire: Repertoire | None = None
 
     def __post_init__(self) -> None:
         check_labels("labels", self.labels)
@@ -80,6 +88,8 @@ class Manifest:
             require(PurePath(name).name == name, f"files: {name!r} is no name of a file in the folder")
             require(isinstance(said, dict), f"files.{name}: expected size and sha256, got {said!r}")
             from_dict(FileFacts, said, f"files.{name}")
+        require(self.step is not None or self.student is not None, "a voice needs a step, a student, or both")
+        require((self.student is None) == (self.repertoire is None), "student and repertoire go together")
         known = [set(facts.inputs) <= set(INPUTS[graph]) for graph, facts in self.graphs.items()]
         require(all(known), "a graph takes inputs that this duovox does not know; use the one that exported it, or a newer")
         for name in (*(facts.file for facts in self.graphs.values()), WEIGHTS):
@@ -87,7 +97,8 @@ class Manifest:
 
     @property
     def graphs(self) -> dict[str, GraphFacts]:
-        return {name: getattr(self, name) for name in GRAPHS}
+        """The graphs that there are, by their names."""
+        return {name: facts for name in GRAPHS if (facts := getattr(self, name)) is not None}
 
 
 def facts_of(content: bytes | BinaryIO) -> FileFacts:

@@ -1,6 +1,8 @@
-"""From seeds to mels in numpy: the samplers of `diffusion.sampler`, the schedule of `diffusion.guidance`, step for step. No torch.
+"""From seeds to mels in numpy: the samplers of `diffusion.sampler`, the jumps of `diffusion.flow_map`, the schedule of
+`diffusion.guidance`, step for step. No torch.
 
-Takes a denoiser (noised (B, ...), sigma) -> denoised, seeds and `SampleConfig`; gives the same data as PyTorch, but for rounding.
+Takes a denoiser (noised (B, ...), sigma) -> denoised, seeds and `SampleConfig`, or a flow map (noised, sigma, to) -> estimate and the
+levels of its jumps; gives the same data as PyTorch, but for rounding.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from duovox.lite.random import TorchNormal
 
 Array = NDArray[np.float32]
 Denoise = Callable[[Array, float], Array]
+Jump = Callable[[Array, float, float], Array]
 VP_END = 1e-3
 """Smallest time of the VP-SDE, as in `diffusion.noise`."""
 
@@ -34,6 +37,15 @@ def sample(denoise: Denoise, seeds: Sequence[int], shape: tuple[int, ...], setti
     sigmas = sigma_grid(settings.steps, noise, settings.last_sigma)
     solve = heun if settings.sampler == "heun" else dpmpp_2m
     return solve(denoise, draw() * sigmas[0], sigmas)
+
+
+def sample_jumps(jump: Jump, seeds: Sequence[int], shape: tuple[int, ...], sigmas: Sequence[float]) -> Array:
+    """As `sample`, by the jumps of a flow map over `sigmas`, which fall to 0."""
+    noised = np.stack([TorchNormal(seed)(shape) for seed in seeds]) * np.float32(sigmas[0])
+    for here, there in itertools.pairwise(sigmas):
+        ratio = np.float32(there / here)
+        noised = ratio * noised + (1 - ratio) * jump(noised, here, there)
+    return noised
 
 
 def sigma_grid(steps: int, config: NoiseConfig, last: float = 0.0) -> list[float]:

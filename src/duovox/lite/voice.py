@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duovox.clip import MAX_LOG_MEL, Clip, Heard, VocoderName, check_request, fault_of, refuse_faulty
-from duovox.config import SampleConfig
+from duovox.config import Repertoire, SampleConfig
 from duovox.contracts import BundleError, ConfigError, GenerationError
 from duovox.labels import resolve
 from duovox.lite.manifest import Manifest, check_files, read_manifest
 from duovox.lite.mel import log_mel, scale_mel, unscale_mel
 from duovox.lite.random import TorchNormal
-from duovox.lite.sampling import Array, guidance_scale, sample
+from duovox.lite.sampling import Array, guidance_scale, sample, sample_jumps
 from duovox.lite.sessions import Run, open_graph
 from duovox.sound.audio import as_sound, is_file, read_excerpt
 from duovox.sound.hearing import hear
@@ -46,7 +46,7 @@ class Voice:
 
     @classmethod
     def of(cls, manifest: Manifest, graphs: Mapping[str, Run]) -> Voice:
-        """A voice of graphs that are open already, by their names (`classifier`, `step`, `vocoder`)."""
+        """A voice of graphs that are open already, by their names (`classifier`, `step`, `student`, `vocoder`)."""
         voice = cls.__new__(cls)
         voice.folder, voice.threads, voice.manifest, voice._open = Path(), None, manifest, graphs
         return voice
@@ -112,18 +112,25 @@ class Voice:
     def sample_mels(self, labels: Sequence[str | None], seeds: Sequence[int], settings: SampleConfig) -> Array:
         """Scaled mels (B, 1, M, T), as the sampler leaves them."""
         mel = self.manifest.mel
+        shape = (1, mel.n_mels, mel.frames)
         numbers = np.array([NO_LABEL if label is None else self.labels.index(label) for label in labels], np.int64)
-        return sample(partial(self._denoise, numbers, settings), seeds, (1, mel.n_mels, mel.frames), settings, self.manifest.noise)
+        if settings.sampler == "student":
+            levels = self._repertoire(settings).levels_of(settings.steps)
+            return sample_jumps(partial(self._jump, numbers, settings), seeds, shape, levels)
+        return sample(partial(self._denoise, numbers, settings), seeds, shape, settings, self.manifest.noise)
 
     def _denoise(self, numbers: NDArray[np.int64], settings: SampleConfig, noised: Array, sigma: float) -> Array:
         gamma = guidance_scale(settings, sigma, self.manifest.noise.sigma_data)
-        inputs = {
-            "noised": noised.astype(np.float32, copy=False),
-            "sigma": np.full(len(numbers), sigma, np.float32),
-            "label": numbers,
-            "gamma": np.where(numbers == NO_LABEL, 0.0, gamma).astype(np.float32),
-        }
-        return self._graph("step")(*(inputs[name] for name in self.manifest.step.inputs))
+        return self._ask("step", numbers, noised, sigma=sigma, gamma=np.where(numbers == NO_LABEL, 0.0, gamma))
+
+    def _jump(self, numbers: NDArray[np.int64], settings: SampleConfig, noised: Array, sigma: float, to: float) -> Array:
+        return self._ask("student", numbers, noised, sigma=sigma, to=to, gamma=settings.gamma)
+
+    def _ask(self, graph: str, numbers: NDArray[np.int64], noised: Array, **values: float | NDArray[np.float64]) -> Array:
+        """What a graph says of noised mels (B, 1, M, T) and labels (B,); `values` are numbers for all, or (B,)."""
+        inputs = {"noised": noised.astype(np.float32, copy=False), "label": numbers}
+        inputs |= {name: np.full(len(numbers), value, np.float32) for name, value in values.items()}
+        return self._graph(graph)(*(inputs[name] for name in self.manifest.graphs[graph].inputs))
 
     def log_mels(self, mels: Array) -> Array:
         """Scaled mels, as samplers make them, as log-mels within the range of sound; both (B, 1, M, T)."""
@@ -162,15 +169,27 @@ class Voice:
         return dict(zip(self.labels, (shares / shares.sum()).tolist(), strict=True))
 
     def settings(self, settings: SampleConfig | None = None, **changes: Any) -> SampleConfig:
-        """`settings` (the voice's own if left out) with `changes`. Raises `ConfigError`, also where guidance was not exported that way."""
+        """`settings` (the voice's own if left out) with `changes`. Raises `ConfigError`, also where guidance was not exported that way,
+        and where the student is asked as `Duovox.check_preset` does."""
         chosen = (settings or self.manifest.sample).changed(changes)
-        if chosen.preset == "turbo":
+        if chosen.preset == "turbo" and self.manifest.repertoire is None:
             raise BundleError("preset turbo needs a distilled student, and this voice was exported without one; use preset balanced")
+        if chosen.sampler == "student":
+            self._repertoire(chosen)
+        elif self.manifest.step is None:
+            raise BundleError(f"sampler {chosen.sampler}: this voice was exported with its student alone; use preset turbo")
         if chosen.guide_at != self.manifest.sample.guide_at:
             raise ConfigError(
                 f"sample.guide_at: this voice was exported to be guided at {self.manifest.sample.guide_at!r}, not at {chosen.guide_at!r}"
             )
         return chosen
+
+    def _repertoire(self, settings: SampleConfig) -> Repertoire:
+        """That of the student, which must know the settings. Raises `BundleError` where there is none, `GenerationError`."""
+        if self.manifest.repertoire is None:
+            raise BundleError("this voice was exported without a student; export a bundle that has one, or take another sampler")
+        self.manifest.repertoire.check(settings, self.manifest.sample.guide_at)
+        return self.manifest.repertoire
 
     def resolve_label(self, asked: str) -> str:
         """The label that is meant; see `labels.resolve`. Raises `LabelError` with the nearest words."""

@@ -211,6 +211,14 @@ def test_the_words_are_grouped_by_language(page: Any) -> None:
         ["English", 2],
         ["German", 2],
     ]
+    assert page.locator("#spoken .bars li > :first-child").all_text_contents() == [
+        "zero en",
+        "one en",
+        "two de",
+        "three de",
+        "four",
+        "five",
+    ]
     hasten(page)
     press(page, "three")
     expect(page.locator("#words .chosen")).to_have_text("three")

@@ -111,14 +111,15 @@ function recipes({ label, seed, ...changes }) {
 export async function generate(request, signal) {
   const frames = [];
   const { label, seed, preset, ...changes } = request;
-  const whole = { label, seed, ...model.presets[preset ?? model.defaults.preset], ...changes };
+  const settings = { ...model.presets[preset ?? model.defaults.preset], ...changes };
+  const whole = { label, seed, ...settings };
   const { wave, logMel, probabilities } = await ask({ kind: "generate", request: whole }, signal, (frame) => frames.push(frame));
   const file = new Uint8Array(await encodeWav([wave], model.rate).arrayBuffer());
   const clip = {
     label, seed, rate: model.rate, seconds: wave.length / model.rate, media_type: "audio/wav", audio: toBase64(file), probabilities,
     mel: picture(logMel, logMel), frames: chosen(frames, logMel),
   };
-  return { clips: [clip], clip, digest: model.digest, ...recipes(request) };
+  return { clips: [clip], clip, settings: { ...model.defaults, ...settings }, digest: model.digest, ...recipes(request) };
 }
 
 /** The page offers the clip itself alone, as it is at hand. */

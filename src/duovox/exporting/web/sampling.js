@@ -1,5 +1,5 @@
-// From noise to a mel: the samplers. Takes denoise(noised, sigma) -> denoised, which may take its time, and the settings; knows nothing
-// of networks. Data are Float32Arrays.
+// From noise to a mel: the samplers. Takes denoise(noised, sigma) -> denoised, which may take its time, and the settings, or a student's
+// jump(noised, sigma, to) -> estimate and its levels; knows nothing of networks. Data are Float32Arrays.
 
 /** steps + 1 noise levels from the highest down to the lowest, or to `last` where that is higher, and then 0 (Karras et al. 2022, eq. 5). */
 export function sigmaGrid(steps, { sigma_max: high, sigma_min: low, rho }, last = 0) {
@@ -69,6 +69,17 @@ export function sample(denoise, draw, settings, noise) {
   const sigmas = sigmaGrid(settings.steps, noise, settings.last_sigma);
   const start = draw().map((eps) => eps * sigmas[0]);
   return (settings.sampler === "heun" ? heun : dpmpp2m)(denoise, start, sigmas);
+}
+
+/** One item, by jumps of a flow map over noise levels that fall to 0 (Boffi et al. 2025). */
+export async function sampleJumps(jump, draw, levels) {
+  let noised = draw().map((eps) => eps * levels[0]);
+  for (let i = 0; i + 1 < levels.length; i++) {
+    const ratio = levels[i + 1] / levels[i];
+    const estimate = await jump(noised, levels[i], levels[i + 1]);
+    noised = noised.map((x, j) => ratio * x + (1 - ratio) * estimate[j]);
+  }
+  return noised;
 }
 
 /** How strongly to guide at a noise level. */

@@ -2,7 +2,8 @@
 
 import { LogMel } from "./mel.js";
 import { TorchNormal } from "./random.js";
-import { guidanceScale, sample } from "./sampling.js";
+import { checkTaught, levelsOf } from "./repertoire.js";
+import { guidanceScale, sample, sampleJumps } from "./sampling.js";
 
 const MOST = 6; // highest log-mel handed to the vocoder
 const LOUDEST = 3; // a full-scale sine reaches 2.6
@@ -52,7 +53,17 @@ export class Voice {
     if (all.guidance_low >= all.guidance_high) throw new Error("guidance_low must lie below guidance_high.");
     if (all.last_sigma >= this.manifest.noise.sigma_max) throw new Error("last_sigma must lie below the noise that sampling begins with.");
     if (all.guide_at !== own.guide_at) throw new Error(`This page guides at the ${own.guide_at} mel alone.`);
+    this.#checkSampler(all);
     return all;
+  }
+
+  #checkSampler(settings) {
+    const { step, repertoire } = this.manifest;
+    if (settings.sampler !== "student") {
+      if (!step) throw new Error(`sampler ${settings.sampler}: this page has its student alone; use preset turbo`);
+    } else if (!repertoire) {
+      throw new Error("this page has no student; export a bundle that has one, or take another sampler");
+    } else checkTaught(repertoire, settings);
   }
 
   /** A clip {wave, logMel, probabilities}; label null is whatever comes. `onFrame(sigma, logMel)` is told of every evaluation; what it
@@ -65,12 +76,18 @@ export class Voice {
     if (number < 0 && label !== null) throw new Error(`unknown label ${label}; this model speaks: ${manifest.labels.join(", ")}`);
     const normal = new TorchNormal(seed);
     const draw = () => normal.draw(shape[2] * shape[3]);
-    const denoise = async (noised, sigma) => {
-      const denoised = await this.#step(noised, sigma, number, number < 0 ? 0 : guidanceScale(settings, sigma, manifest.noise.sigma_data));
-      await onFrame(sigma, this.#unscaled(denoised));
-      return denoised;
+    const ask = async (graph, noised, numbers) => {
+      const estimate = await this.#ask(graph, noised, number, numbers);
+      await onFrame(numbers.sigma, this.#unscaled(estimate));
+      return estimate;
     };
-    const logMel = this.#unscaled(await sample(denoise, draw, settings, manifest.noise));
+    const gammaAt = (sigma) => (number < 0 ? 0 : guidanceScale(settings, sigma, manifest.noise.sigma_data));
+    const denoise = (noised, sigma) => ask("step", noised, { sigma, gamma: gammaAt(sigma) });
+    const jump = (noised, sigma, to) => ask("student", noised, { sigma, to, gamma: settings.gamma });
+    const mel = settings.sampler === "student"
+      ? await sampleJumps(jump, draw, levelsOf(manifest.repertoire, settings.steps))
+      : await sample(denoise, draw, settings, manifest.noise);
+    const logMel = this.#unscaled(mel);
     const sound = logMel.map((value) => (Number.isFinite(value) ? value : 0));
     const wave = await this.graphs.vocoder({ log_mel: { data: sound, dims: shape }, noise: { data: this.noise, dims: [this.noise.length] } });
     const fault = faultOf(wave, logMel);
@@ -97,14 +114,14 @@ export class Voice {
     return { heard, probabilities: Object.fromEntries(manifest.labels.map((name, i) => [name, shares[i]])) };
   }
 
-  #step(noised, sigma, label, gamma) {
+  /** What `graph` says of a noised mel and a label; `numbers` are its other inputs by name, of which it takes those that it has. */
+  #ask(graph, noised, label, numbers) {
     const given = {
       noised: { data: Float32Array.from(noised), dims: this.shape },
-      sigma: { data: Float32Array.of(sigma), dims: [1] },
       label: { data: BigInt64Array.of(BigInt(label)), dims: [1] },
-      gamma: { data: Float32Array.of(gamma), dims: [1] },
+      ...Object.fromEntries(Object.entries(numbers).map(([name, value]) => [name, { data: Float32Array.of(value), dims: [1] }])),
     };
-    return this.graphs.step(Object.fromEntries(this.manifest.step.inputs.map((name) => [name, given[name]])));
+    return this.graphs[graph](Object.fromEntries(this.manifest[graph].inputs.map((name) => [name, given[name]])));
   }
 
   #unscaled(mel) {

@@ -39,7 +39,7 @@ async function load() {
   const manifest = await (await bytes("../model/manifest.json")).json();
   const weights = await whole("../model/weights.bin");
   const graphs = {};
-  for (const name of ["step", "vocoder", "classifier"]) graphs[name] = await open(manifest[name], weights);
+  for (const name of ["step", "student", "vocoder", "classifier"].filter((one) => manifest[one])) graphs[name] = await open(manifest[name], weights);
   return new Voice(manifest, graphs);
 }
 

@@ -14,7 +14,7 @@ export class ClipCard {
     this.seconds = model.seconds;
     const span = { low: model.mel.low_hz, high: model.mel.high_hz, seconds: model.seconds };
     this.spectrogram = new Spectrogram(this.part(".spectrogram"), this.part(".scrubber"), span);
-    this.bars = new Bars(this.part(".bars"), model.labels);
+    this.bars = new Bars(this.part(".bars"), model);
     this.player = new Player(this.part(".play"), this.part(".playhead"));
     this.cancelButton = this.part(".cancel");
     this.part(".title").textContent = invitation;

@@ -10,7 +10,7 @@ import { describe, Settings } from "./settings.js";
 import { verdict } from "./speak.js";
 import { Task } from "./task.js";
 
-const START_B = { gamma: 0 }; // at first, A is the bundle's own settings and B the same without guidance
+const START_B = { gamma: 0 }; // at first, A is the bundle's own settings and B the same without guidance; a page may say otherwise
 
 /** The choices of one language under its name; without a language the choices alone. */
 function wordOptions({ language, labels }) {
@@ -28,8 +28,8 @@ export function startCompare(model) {
   const word = element("compare-label");
   word.append(...byLanguage(model).flatMap(wordOptions));
   const sides = [
-    { name: "A", settings: new Settings(element("settings-a"), model), card: new ClipCard(element("clip-a"), model, "With the settings A") },
-    { name: "B", settings: new Settings(element("settings-b"), model, START_B), card: new ClipCard(element("clip-b"), model, "With the settings B") },
+    { name: "A", settings: new Settings(element("settings-a"), model, model.start), card: new ClipCard(element("clip-a"), model, "With the settings A") },
+    { name: "B", settings: new Settings(element("settings-b"), model, model.other ?? START_B), card: new ClipCard(element("clip-b"), model, "With the settings B") },
   ];
   const task = new Task(...sides.map((side) => side.card));
 

@@ -11,11 +11,14 @@ export function languageName(code) {
   }
 }
 
+/** The code of a label's language, null where it has none. */
+export const languageOf = (label, languages) => (Object.hasOwn(languages, label) ? languages[label] : null);
+
 /** [{language, labels}] in the order of the labels; language is null for labels without one. */
 export function byLanguage({ labels, languages }) {
   const groups = new Map();
   for (const label of labels) {
-    const code = Object.hasOwn(languages, label) ? languages[label] : null;
+    const code = languageOf(label, languages);
     if (!groups.has(code)) groups.set(code, []);
     groups.get(code).push(label);
   }

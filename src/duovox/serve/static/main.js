@@ -12,14 +12,15 @@ const loading = document.getElementById("loading");
 const millions = (count) => `${(count / 1e6).toFixed(2)} M`;
 
 function showFacts({ name, labels, parameters, digest, version }) {
-  const parts = [`classifier ${millions(parameters.classifier)} (frozen)`, `score subnet ${millions(parameters.subnet)}`];
-  if (parameters.vocoder) parts.push(`vocoder ${millions(parameters.vocoder)}`);
+  const others = [["score subnet", parameters.subnet], ["student", parameters.student], ["vocoder", parameters.vocoder]];
+  const parts = others.filter(([, count]) => count).map(([part, count]) => `${part} ${millions(count)}`);
+  parts.unshift(`classifier ${millions(parameters.classifier)} (frozen)`);
   const text = `Bundle ${name}, ${labels.length} words · ${parts.join(" · ")} · digest ${digest.slice(0, 12)} · duovox ${version}`;
   document.getElementById("facts").textContent = text;
 }
 
 function startSections(model) {
-  const settings = new Settings(document.getElementById("settings"), model);
+  const settings = new Settings(document.getElementById("settings"), model, model.start);
   const seed = new Seed(document.getElementById("seed"), true);
   document.getElementById("controls").addEventListener("reset", (event) => {
     event.preventDefault(); // the form's own reset would empty the fields
