@@ -114,7 +114,7 @@ class Repertoire:
         if not low <= settings.gamma <= high:
             taught = f"gamma {low:g}" if low == high else f"a gamma between {low:g} and {high:g}"
             raise GenerationError(f"the student was taught {taught}, not {settings.gamma:g}; set gamma to that, or take another sampler")
-        asked = {name: getattr(settings, name) for name in ("preset", "sampler", "steps", "gamma")}
+        asked = {name: getattr(settings, name) for name in ("preset", "sampler", "steps", "last_sigma", "gamma")}
         if settings != replace(SampleConfig(), guide_at=guide_at, **asked):
             raise GenerationError(
                 "a student has its guidance within it: leave out the interval, schedule and guide_at, or take another sampler"
