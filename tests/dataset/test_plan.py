@@ -1,0 +1,39 @@
+"""dataset/plan.py: what is planned first, what further, and where it is cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from duovox.contracts import ConfigError
+from duovox.dataset.plan import Item, Tally, Target, cut_shards, further, shard_size
+
+THREE = (Target("a", 2), Target("b", 2), Target("c", 1))
+
+
+def test_a_plan_begins_seed_by_seed_with_what_is_wanted() -> None:
+    assert further(THREE, [Tally()] * 3, 5, 4) == [(0, 5), (1, 5), (2, 5), (0, 6), (1, 6)]
+
+
+def test_it_goes_on_behind_the_seeds_that_were_tried_with_what_is_missing() -> None:
+    assert further(THREE, [Tally(2, 2), Tally(2, 1), Tally(1, 0)], 5, 4) == [(1, 7), (2, 6)]
+    assert further(THREE, [Tally(2, 2), Tally(3, 2), Tally(2, 1)], 5, 4) == []
+
+
+def test_it_ends_at_the_limit() -> None:
+    assert further(THREE[:1], [Tally(7, 0)], 0, 4) == [(0, 7)], "one of eight tries is left for the two that are missing"
+    assert further(THREE[:1], [Tally(8, 0)], 0, 4) == []
+
+
+def test_ids_and_numbers_of_shards_go_on_over_rounds() -> None:
+    first = cut_shards([(0, 5), (1, 5), (0, 6)], 2)
+    assert first == [(0, [Item(0, 0, 5), Item(1, 1, 5)]), (1, [Item(2, 0, 6)])]
+    assert cut_shards([(0, 7)], 2, 3, 2) == [(2, [Item(3, 0, 7)])]
+    with pytest.raises(ConfigError, match="at least 1, not 0"):
+        cut_shards([(0, 7)], 0)
+
+
+@pytest.mark.parametrize(
+    ("clips", "batch", "size"), [(1, 8, 8), (300, 8, 16), (8192, 8, 256), (20_000, 8, 256), (100, 300, 300), (20_000, 7, 252)]
+)
+def test_shards_are_whole_batches_enough_for_many_workers_and_never_large(clips: int, batch: int, size: int) -> None:
+    assert shard_size(clips, batch) == size
