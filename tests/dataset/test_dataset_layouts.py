@@ -14,12 +14,14 @@ from duovox.dataset.layouts import Sound, files_of, folders, place_of, split_of,
 from duovox.dataset.plan import Item, Target
 from duovox.dataset.records import Record
 
-TARGET = Target("a/b", 3)
+TARGET = Target(("a/b",), 3)
 
 
 def record(id: int, file: str) -> Record:
     return {
         "id": id,
+        "target": 0,
+        "kind": "word",
         "label": "a/b",
         "seed": id,
         "file": file,
@@ -30,6 +32,7 @@ def record(id: int, file: str) -> Record:
         "sha256": "",
         "classifier": {"a/b": 1.0},
         "judge": None,
+        "augmentation": {},
     }
 
 
@@ -38,6 +41,16 @@ def test_a_clip_lies_in_its_words_folder_under_its_seed() -> None:
     assert place_of("speech_commands", TARGET, item, 3) == "a%2Fb/000000ff_nohash_0.wav"
     assert place_of("webdataset", TARGET, item, 3) == "000003.tar/000000007.wav"
     assert folders("speech_commands", [TARGET]) == ["a%2Fb"] and folders("webdataset", [TARGET]) == []
+
+
+def test_negatives_lie_apart_and_wake_words_by_side_and_split() -> None:
+    between, train = Target(("a", "b"), 1, False), Item(0, 2, 1)
+    test = next(item for item in (Item(0, 2, seed) for seed in range(99)) if split_of(item) == "test")
+    assert place_of("speech_commands", between, train, 0) == "_unknown_/00000001_nohash_2.wav"
+    assert folders("speech_commands", [TARGET, between, Target(("c",), 1, False)]) == ["a%2Fb", "_unknown_"]
+    assert place_of("openwakeword", between, train, 0) == "negative_train/00000001_nohash_2.wav"
+    assert place_of("openwakeword", TARGET, test, 0).startswith("positive_test/")
+    assert folders("openwakeword", [TARGET]) == ["positive_train", "positive_test", "negative_train", "negative_test"]
 
 
 def test_splits_are_those_of_the_official_rule_so_that_a_seed_is_in_one() -> None:

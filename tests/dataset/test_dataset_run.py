@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -17,7 +18,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
+import torch
 
 from duovox.bundle import Bundle, write_bundle
 from duovox.cli import main
@@ -27,11 +31,12 @@ from duovox.data.sources import scan
 from duovox.dataset import manifest as manifest_module
 from duovox.dataset.engines.base import Run
 from duovox.dataset.estimate import estimate
-from duovox.dataset.options import Options
+from duovox.dataset.options import Augmentation, Options
 from duovox.dataset.plan import Shard
 from duovox.dataset.run import Outcome, make_dataset, plan_dataset
 from duovox.dataset.shards import Advance, Job, Maker
-from duovox.sound.audio import read_audio
+from duovox.evaluation.judge import CompactJudge, Judge, Scores
+from duovox.sound.audio import read_audio, write_audio
 from duovox.voice import Duovox
 
 
@@ -90,7 +95,7 @@ def test_a_manifest_says_of_every_clip_what_it_is(made: Path, bundle_folder: Pat
 def test_its_clips_are_those_of_the_voice(made: Path, bundle_folder: Path) -> None:
     voice = Duovox.from_pretrained(bundle_folder)
     clip = voice.generate("low", seed=2, keep_faulty=True)[0]
-    assert read_audio(made / "low" / "00000002_nohash_0.wav", 16000) == pytest.approx(clip.wave.clip(-1, 1), abs=1e-3)
+    assert read_audio(made / "low" / "00000002_nohash_1.wav", 16000) == pytest.approx(clip.wave.clip(-1, 1), abs=1e-3)
 
 
 def test_speech_commands_readers_read_it_with_its_lists(bundle_folder: Path, tmp_path: Path) -> None:
@@ -108,6 +113,7 @@ def test_parquet_says_the_same_as_json_lines(made: Path, bundle_folder: Path, tm
     table = parquet.read_table(again.manifest).to_pylist()
     for row, line in zip(table, rows(made), strict=True):
         assert json.loads(row.pop("settings")) == line.pop("settings")
+        assert json.loads(row.pop("augmentation")) == line.pop("augmentation")
         assert row.pop("classifier") == pytest.approx(line.pop("classifier"), abs=1e-6)
         assert row == line
     first = again.manifest.read_bytes()
@@ -125,6 +131,107 @@ def test_tars_hold_the_same_sounds(made: Path, bundle_folder: Path, tmp_path: Pa
         with tarfile.open(fileobj=io.BytesIO((tmp_path / "set" / tar).read_bytes())) as opened:
             assert opened.extractfile(member).read() == (made / other["file"]).read_bytes()  # type: ignore[union-attr]
             assert json.load(opened.extractfile(member.replace("wav", "json"))) == row  # type: ignore[arg-type]
+
+
+# for keyword spotters
+
+
+@pytest.fixture(scope="module")
+def judge_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge of the tiny bundle's words, with random weights."""
+    torch.manual_seed(0)
+    place = tmp_path_factory.mktemp("judge") / "judge.safetensors"
+    Judge("compact", ("high", "low", "mid"), CompactJudge(3).state_dict()).save(place)
+    return place
+
+
+def heard(monkeypatch: pytest.MonkeyPatch, answers: list[list[float]]) -> None:
+    """Let judges answer with these probabilities of high, low and mid, in turn."""
+    turn = itertools.cycle(answers)
+
+    def score(self: Judge, waves: Any, batch: int = 64) -> Scores:
+        return Scores(np.array([next(turn) for _ in waves], np.float32), np.zeros((len(waves), 1), np.float32))
+
+    monkeypatch.setattr(Judge, "score", score)
+
+
+def test_only_clips_that_are_heard_right_are_kept_and_the_others_counted(
+    bundle_folder: Path, judge_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard(monkeypatch, [[0.1, 0.7, 0.2], [0.5, 0.3, 0.2]])  # low, then high
+    given = {"judge": judge_file, "judged": True, "words": ("low",), "manifest": "jsonl"}
+    outcome = make(bundle_folder, tmp_path / "set", **given)
+    assert [(tally.tried, tally.kept) for tally in outcome.tallies] == [(7, 4)]
+    table = rows(tmp_path / "set")
+    assert [(row["seed"], row["kept"], row["dropped"]) for row in table] == [(n, n % 2 == 0, "judge" * (n % 2)) for n in range(7)]
+    assert table[1]["judge"] == {"high": 0.5, "low": 0.3, "mid": 0.2} and table[1]["judged_by"] == Judge.load(judge_file).digest
+    heard(monkeypatch, [[0.1, 0.7, 0.2]])
+    stricter = make(bundle_folder, tmp_path / "stricter", threshold=0.9, **given)
+    assert [(tally.tried, tally.kept) for tally in stricter.tallies] == [(16, 0)], "up to the limit"
+
+
+def test_between_words_nothing_is_kept_in_which_a_word_asked_for_is_heard(
+    bundle_folder: Path, judge_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard(monkeypatch, [[0.1, 0.7, 0.2]])  # low, whatever was meant
+    given = {"judge": judge_file, "judged": True, "per_word": 2, "between": 3, "outside": 1, "tries": 2, "manifest": "jsonl"}
+    outcome = make(bundle_folder, tmp_path / "set", words=("low",), **given)
+    named = {target.name: (tally.tried, tally.kept) for target, tally in zip(outcome.targets, outcome.tallies, strict=True)}
+    assert named == {"low": (2, 2), "high+low": (4, 0), "low+mid": (2, 0), "high": (2, 0), "mid": (2, 0)}
+    other = make(bundle_folder, tmp_path / "other", words=("mid",), **given)
+    named = {target.name: tally.kept for target, tally in zip(other.targets, other.tallies, strict=True)}
+    assert named == {"mid": 0, "high+mid": 2, "low+mid": 1, "high": 0, "low": 1}
+    table = {(row["label"], row["kind"], row["file"].split("/")[0]) for row in rows(tmp_path / "other") if row["kept"]}
+    assert table == {("high+mid", "between", "_unknown_"), ("low+mid", "between", "_unknown_"), ("low", "outside", "_unknown_")}
+
+
+def test_a_judge_that_is_to_decide_must_know_the_words(bundle_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="this judge was not trained on high, low, mid"):
+        make(bundle_folder, tmp_path / "set", judged=True)
+    assert not (tmp_path / "set").exists()
+
+
+def test_wake_words_in_windows_of_two_seconds_by_side_and_split(bundle_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    planned = plan_dataset(
+        options(bundle_folder, out, words=("low",), per_word=20, between=6, outside=2, layout="openwakeword", manifest="jsonl")
+    )
+    assert planned.clips == 30 and "30 clips of 1 words, 10 of them negatives" in estimate(planned)
+    make_dataset(planned, here())
+    table = rows(out)
+    sides = {(row["kind"], row["split"] == "train", row["file"].split("/")[0]) for row in table}
+    assert sides == {
+        ("word", True, "positive_train"),
+        ("word", False, "positive_test"),
+        *{(kind, split, f"negative_{'train' if split else 'test'}") for kind, split, _ in sides if kind != "word"},
+    }
+    assert len({row["file"] for row in table}) == 30
+    for row in table:
+        info = soundfile.info(out / row["file"])
+        assert (info.samplerate, info.frames, info.channels, info.subtype) == (16000, 32000, 1, "PCM_16")
+        assert 0 <= row["augmentation"]["jitter_ms"] <= 200
+
+
+def test_augmented_clips_are_the_same_from_any_shards_and_other_noise_is_refused(bundle_folder: Path, tmp_path: Path) -> None:
+    noise = tmp_path / "noise"
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        write_audio(noise / f"{name}.wav", rng.normal(0, 0.1, 32000), 16000, parents=True)
+    augmentation = Augmentation(noise=noise, rooms=0.5, gain=3.0, shift=50.0)
+
+    def made(out: Path, **others: Any) -> dict[str, str]:
+        planned = plan_dataset(options(bundle_folder, out, manifest="jsonl", **others), None, augmentation)
+        make_dataset(planned, here())
+        return {row["file"]: row["sha256"] for row in rows(out)}
+
+    assert made(tmp_path / "a") == made(tmp_path / "b", shard=6)
+    assert made(tmp_path / "a").keys() == {row["file"] for row in rows(tmp_path / "a")}
+    told = [row["augmentation"] for row in rows(tmp_path / "a")]
+    always = {"shift_ms", "noise", "gain_db"}
+    assert {frozenset(one) for one in told} == {frozenset(always), frozenset(always | {"room"})}
+    write_audio(noise / "three.wav", rng.normal(0, 0.1, 32000), 16000)
+    with pytest.raises(OutputError, match=r"made with augmentation\.noise = '"):
+        made(tmp_path / "a")
 
 
 # going on
@@ -170,6 +277,10 @@ def test_clips_that_ran_off_are_thrown_away_and_others_made(bundle_folder: Path,
         ({"batch": 0}, ConfigError, "--batch must be at least 1, not 0"),
         ({"shard": -1}, ConfigError, "--shard must be at least 1, not -1"),
         ({"workers": 0}, ConfigError, "--workers must be at least 1, not 0"),
+        ({"between": -1}, ConfigError, "--between must not be negative, not -1"),
+        ({"outside": -1}, ConfigError, "--outside must not be negative, not -1"),
+        ({"outside": 2}, ConfigError, "none lies outside; name some with --words"),
+        ({"threshold": 1.0}, ConfigError, "--threshold must lie between 0 and 1, not 1"),
         ({"threads": 0}, ConfigError, "--threads must be at least 1, not 0"),
         ({"tries": 0}, ConfigError, "--tries must be at least 1, not 0"),
         ({"address": "auto"}, ConfigError, "give --engine ray with it, not local"),
@@ -204,7 +315,7 @@ def test_parquet_without_pyarrow_is_refused_and_auto_does_without(
 def test_words_are_those_that_are_meant(bundle_folder: Path, tmp_path: Path) -> None:
     for words, meant in [((), ["high", "low", "mid"]), (("LOW, high", "low"), ["low", "high"]), (("mid", "low"), ["mid", "low"])]:
         planned = plan_dataset(options(bundle_folder, tmp_path / "set", words=words))
-        assert [target.label for target in planned.job.targets] == meant
+        assert [target.name for target in planned.job.targets] == meant
 
 
 def test_other_clips_never_come_beside_those_there(made: Path, bundle_folder: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -214,7 +325,7 @@ def test_other_clips_never_come_beside_those_there(made: Path, bundle_folder: Pa
     write_bundle(replace(tiny_bundle, vocoder=None), other)
     for given, message in [
         ({"bundle": str(other)}, "made with bundle = '"),
-        ({"per_word": 5}, r"made with words\.high = 4, now it is 5"),
+        ({"per_word": 5}, r"made with clips\.word high = 4, now it is 5"),
         ({"seed": 1}, "made with seed = 0, now it is 1"),
         ({"layout": "webdataset"}, "made with layout = 'speech_commands', now it is 'webdataset'"),
         ({"batch": 4}, "made with batch = 2, now it is 4"),
@@ -285,7 +396,7 @@ def test_a_folder_that_vanishes_is_not_made_again(bundle_folder: Path, tmp_path:
 
 def test_a_worker_with_another_bundle_makes_nothing(bundle_folder: Path, tmp_path: Path) -> None:
     job = replace(plan_dataset(options(bundle_folder, tmp_path / "set")).job, voice="0" * 64)
-    with pytest.raises(DuovoxError, match="is not what the job was planned with; give all workers the same files"):
+    with pytest.raises(DuovoxError, match="are not what the job was planned with; give all workers the same files"):
         Maker(job)
 
 

@@ -188,8 +188,14 @@ def test_ray_makes_the_same_bytes_also_where_a_worker_is_killed(
         made = make_dataset(planned, running())
         assert contents(out) == alone and note.exists()
         assert [(tally.tried, tally.kept) for tally in made.tallies] == [(4, 4)] * 3
-        with pytest.raises(ConfigError, match="the Ray cluster has 1 CPUs; take fewer"), engine.ray_engine(2, "auto"):
-            pass
+
+
+def test_no_more_workers_than_a_cluster_has() -> None:
+    from duovox.dataset.engines.ray import choose_workers
+
+    assert choose_workers(None, 4) == 4 and choose_workers(3, 4) == 3
+    with pytest.raises(ConfigError, match="--workers 5: the Ray cluster has 4 CPUs; take fewer"):
+        choose_workers(5, 4)
 
 
 def test_a_shard_that_kills_three_workers_of_ray_is_told_apart(tmp_path: Path) -> None:

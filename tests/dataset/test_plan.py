@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from duovox.contracts import ConfigError
-from duovox.dataset.plan import Item, Tally, Target, cut_shards, further, shard_size
+from duovox.dataset.plan import Item, Tally, Target, all_targets, cut_shards, further, shard_size
 
-THREE = (Target("a", 2), Target("b", 2), Target("c", 1))
+THREE = (Target(("a",), 2), Target(("b",), 2), Target(("c",), 1))
 
 
 def test_a_plan_begins_seed_by_seed_with_what_is_wanted() -> None:
@@ -37,3 +37,20 @@ def test_ids_and_numbers_of_shards_go_on_over_rounds() -> None:
 )
 def test_shards_are_whole_batches_enough_for_many_workers_and_never_large(clips: int, batch: int, size: int) -> None:
     assert shard_size(clips, batch) == size
+
+
+def test_negatives_are_what_lies_between_each_word_and_the_others_and_the_words_outside() -> None:
+    found = all_targets(["b", "a"], ["a", "b", "c"], 5, between=3, outside=2)
+    assert [(target.name, target.kind, target.want) for target in found] == [
+        ("b", "word", 5),
+        ("a", "word", 5),
+        ("a+b", "between", 4),
+        ("b+c", "between", 1),
+        ("a+c", "between", 1),
+        ("c", "outside", 2),
+    ], "b with a, c, a; a with b, c, b"
+    assert found[2].shares == {"a": 0.5, "b": 0.5} and found[5].shares == {"c": 1.0}
+    with pytest.raises(ConfigError, match="all words of the bundle are asked for, and none lies outside"):
+        all_targets(["a", "b"], ["a", "b"], 5, outside=1)
+    with pytest.raises(ConfigError, match="nothing lies between one"):
+        all_targets(["a"], ["a"], 5, between=1)

@@ -10,7 +10,7 @@ from tyro.conf import arg
 
 from duovox.commands.options import Sampling, SamplingOptions
 from duovox.contracts import ConfigError
-from duovox.dataset.options import Options
+from duovox.dataset.options import Augmentation, Options
 from duovox.text import printable
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 def dataset(
     options: Annotated[Options, arg(name="")],
+    augmentation: Annotated[Augmentation, arg(name="")] = Augmentation(),  # noqa: B008 (frozen)
     sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
 ) -> None:
     """Make a data set of spoken words: many clips of each, with their seeds on record.
@@ -32,6 +33,7 @@ def dataset(
 
     Args:
         options: What to make, and who makes it.
+        augmentation: How the clips are changed.
         sampling: Settings of sampling, the bundle's own where left out.
     """
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
@@ -43,7 +45,7 @@ def dataset(
     from duovox.dataset.estimate import estimate
     from duovox.dataset.run import make_dataset, plan_dataset
 
-    planned = plan_dataset(options, sampling.given())
+    planned = plan_dataset(options, sampling.given(), augmentation)
     if options.dry_run:
         print(estimate(planned))
         return
@@ -77,10 +79,11 @@ def _engine(options: Options) -> AbstractContextManager[Run]:
 
 def _report(made: Outcome, options: Options) -> None:
     kept, tried = (sum(getattr(tally, name) for tally in made.tallies) for name in ("kept", "tried"))
+    words = sum(target.positive for target in made.targets)
+    negatives = sum(tally.kept for target, tally in zip(made.targets, made.tallies, strict=True) if not target.positive)
+    named = f"{kept} clips of {words} words" + f", {negatives} of them negatives" * bool(negatives)
     dropped = f"; {tried - kept} of {tried} were thrown away" if tried > kept else ""
-    print(f"{printable(str(options.out))}: {kept} clips of {len(made.targets)} words, all of them in {made.manifest.name}{dropped}")
+    print(f"{printable(str(options.out))}: {named}, all of them in {made.manifest.name}{dropped}")
     for target, tally in zip(made.targets, made.tallies, strict=True):
         if tally.kept < target.want:
-            print(
-                f"note: {printable(target.label)}: {tally.kept} of {target.want} after {tally.tried} tries; raise --tries in a new folder"
-            )
+            print(f"note: {printable(target.name)}: {tally.kept} of {target.want} after {tally.tried} tries; raise --tries in a new folder")

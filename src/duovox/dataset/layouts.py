@@ -1,7 +1,9 @@
 """Forms of a data set: where the clips of a shard lie, as files and their bytes. Pure: takes sounds and records, writes nothing.
 
-`speech_commands`: <label>/<seed>_nohash_0.wav, the seed in hexadecimal in the place of the speaker, with validation_list.txt and
-testing_list.txt. `webdataset`: a tar a shard, of each clip a WAV and a JSON file of one name.
+`speech_commands`: <label>/<seed>_nohash_<target>.wav, the seed in hexadecimal in the place of the speaker, with validation_list.txt and
+testing_list.txt; what is no word asked for lies in _unknown_. `openwakeword`: positive_train, positive_test, negative_train and
+negative_test, as openWakeWord and its relatives read them: windows of 2 s at 16 kHz; the test has the seeds of both lists.
+`webdataset`: a tar a shard, of each clip a WAV and a JSON file of one name.
 """
 
 from __future__ import annotations
@@ -29,9 +31,14 @@ class Sound:
     record: Record
 
 
+UNKNOWN = "_unknown_"
+WINDOW, WINDOW_RATE = 2.0, 16000
+"""Seconds, and Hz, of a clip of openwakeword."""
+
+
 def stem_of(item: Item) -> str:
-    """The name of a clip as Speech Commands builds it; the seed stands for the speaker."""
-    return f"{item.seed:08x}_nohash_0"
+    """The name of a clip as Speech Commands builds it; the seed stands for the speaker, the number tells clips of one folder apart."""
+    return f"{item.seed:08x}_nohash_{item.target}"
 
 
 def split_of(item: Item) -> str:
@@ -43,7 +50,14 @@ def place_of(layout: Layout, target: Target, item: Item, shard: int) -> str:
     """Where a clip lies below the data set; the name in a tar comes after that of the tar."""
     if layout == "webdataset":
         return f"{tar_name(shard)}/{item.id:09d}.wav"
-    return f"{safe_name(target.label)}/{stem_of(item)}.wav"
+    return f"{folder_of(layout, target, split_of(item) == 'train')}/{stem_of(item)}.wav"
+
+
+def folder_of(layout: Layout, target: Target, train: bool) -> str:
+    """The folder that the clips of a target lie in."""
+    if layout == "openwakeword":
+        return f"{'positive' if target.positive else 'negative'}_{'train' if train else 'test'}"
+    return safe_name(target.name) if target.positive else UNKNOWN
 
 
 def tar_name(shard: int) -> str:
@@ -52,7 +66,11 @@ def tar_name(shard: int) -> str:
 
 def folders(layout: Layout, targets: Sequence[Target]) -> list[str]:
     """The folders that the clips lie in."""
-    return [] if layout == "webdataset" else [safe_name(target.label) for target in targets]
+    if layout == "webdataset":
+        return []
+    if layout == "openwakeword":
+        return [f"{side}_{split}" for side in ("positive", "negative") for split in ("train", "test")]
+    return list(dict.fromkeys(folder_of(layout, target, True) for target in targets))
 
 
 def files_of(layout: Layout, shard: int, sounds: Sequence[Sound], common: Mapping[str, Any]) -> dict[str, bytes]:

@@ -90,7 +90,7 @@ def _write_parquet(path: Path, rows: Iterator[Mapping[str, Any]], voice: tuple[s
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with tables of free form as JSON."""
-    return {**row, "settings": json.dumps(row["settings"])}
+    return {**row, **{name: json.dumps(row[name]) for name in ("settings", "augmentation")}}
 
 
 def _schema(voice: tuple[str, ...], judge: tuple[str, ...]) -> Any:
@@ -100,6 +100,22 @@ def _schema(voice: tuple[str, ...], judge: tuple[str, ...]) -> Any:
         pa.string(),
         [pa.struct([(label, pa.float32()) for label in labels]) if labels else pa.null() for labels in (voice, judge)],
     )
-    fields = [("id", pa.int64()), ("label", text), ("seed", pa.int64()), ("file", text), ("split", text), ("kept", pa.bool_())]
-    fields += [("dropped", text), ("fault", text), ("sha256", text), ("classifier", probabilities[0]), ("judge", probabilities[1])]
+    fields = [
+        ("id", pa.int64()),
+        ("target", pa.int64()),
+        ("label", text),
+        ("kind", text),
+        ("seed", pa.int64()),
+        ("file", text),
+        ("split", text),
+        ("kept", pa.bool_()),
+    ]
+    fields += [
+        ("dropped", text),
+        ("fault", text),
+        ("sha256", text),
+        ("classifier", probabilities[0]),
+        ("judge", probabilities[1]),
+        ("augmentation", text),
+    ]
     return pa.schema([*fields, ("settings", text), ("vocoder", text), ("bundle", text), ("judged_by", text)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,37 @@ from typing import Literal
 from duovox.contracts import ConfigError
 from duovox.shipped import DEFAULT_BUNDLE
 
-Layout = Literal["speech_commands", "webdataset"]
+Layout = Literal["speech_commands", "webdataset", "openwakeword"]
 ManifestForm = Literal["auto", "parquet", "jsonl"]
 EngineName = Literal["local", "torchrun", "ray"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How clips are changed as rooms and microphones do. Raises `ConfigError` for impossible values."""
+
+    noise: Path | None = None
+    """Folder of noise recordings to put behind the clips."""
+    snr: tuple[float, float] = (5.0, 15.0)
+    """Range of the ratio of speech to noise, dB."""
+    noise_share: float = 1.0
+    """Share of the clips that have a background, where there is --noise."""
+    rooms: float = 0.0
+    """Share of the clips that sound as in a small room."""
+    gain: float = 0.0
+    """Make clips louder or softer by up to so many dB."""
+    shift: float = 0.0
+    """Move clips in time by up to so many milliseconds; openwakeword has a jitter of its own."""
+
+    def __post_init__(self) -> None:
+        for name in ("noise_share", "rooms"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is a share, from 0 to 1, not {getattr(self, name):g}")
+        for name in ("gain", "shift"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"--{name} must not be negative, and finite, not {getattr(self, name):g}")
+        if not -math.inf < self.snr[0] <= self.snr[1] < math.inf:
+            raise ConfigError(f"--snr must be two levels, the lower first, not {self.snr[0]:g} {self.snr[1]:g}")
 
 
 @dataclass(frozen=True)
@@ -24,10 +53,15 @@ class Options:
     """How many clips of each word."""
     words: tuple[str, ...] = ()
     """The words, separated by spaces or commas; all of the bundle's if left out."""
+    between: int = 0
+    """How many clips between each word and the others of the bundle in turn: hard negatives, guided to where both are as probable."""
+    outside: int = 0
+    """How many clips of each word of the bundle that was not asked for: more negatives."""
     seed: int = 0
     """Seed of the first clip of each word; the others follow it."""
     layout: Layout = "speech_commands"
-    """Form of the sounds: a folder a word with lists of the splits, or tar shards of WebDataset."""
+    """Form of the sounds: a folder a word with lists of the splits; tar shards of WebDataset; or positive_train, positive_test,
+    negative_train, negative_test with windows of 2 s, for wake words."""
     manifest: ManifestForm = "auto"
     """Form of the one table of all clips; auto takes Parquet where pyarrow is installed (extra `dataset`), else JSON lines."""
     bundle: str = DEFAULT_BUNDLE
@@ -44,6 +78,10 @@ class Options:
     """Keep clips that ran off to noise or silence as well."""
     judge: Path | None = None
     """Weights of an independent judge, whose probabilities stand in the manifest; one in the package that knows the words if left out."""
+    judged: bool = False
+    """Keep only clips that the judge hears right; between words, those in which it hears none of the words asked for."""
+    threshold: float = 0.5
+    """The probability from which on it hears a word, with --judged."""
     tries: int = 4
     """At most so many clips are made for each that is kept; others take the place of those thrown away."""
     batch: int = 8
@@ -66,6 +104,11 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        for name in ("between", "outside"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"--{name} must not be negative, not {getattr(self, name)}")
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"--threshold must lie between 0 and 1, not {self.threshold:g}")
         if self.address is not None and self.engine != "ray":
             raise ConfigError(f"--address is that of a Ray cluster; give --engine ray with it, not {self.engine}")
         if self.workers is not None and self.engine == "torchrun":

@@ -6,10 +6,12 @@ away it goes on with further seeds. What it goes on with follows from the clips 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from duovox.contracts import ConfigError
 from duovox.generation import cut
 
 LARGEST, PARTS = 256, 32
@@ -18,10 +20,47 @@ LARGEST, PARTS = 256, 32
 
 @dataclass(frozen=True)
 class Target:
-    """What clips are to say, and how many of them are wanted."""
+    """What clips are to say, and how many of them are wanted: one label, or what lies between two. `positive` are the words asked for;
+    all others are there to be told from them."""
 
-    label: str
+    labels: tuple[str, ...]
     want: int
+    positive: bool = True
+
+    @property
+    def name(self) -> str:
+        """What stands as their label in the records: three, or three+five."""
+        return "+".join(self.labels)
+
+    @property
+    def kind(self) -> str:
+        return "between" if len(self.labels) > 1 else "word" if self.positive else "outside"
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """How probable each label is to be."""
+        return {label: 1 / len(self.labels) for label in self.labels}
+
+
+def all_targets(words: Sequence[str], known: Sequence[str], per_word: int, between: int = 0, outside: int = 0) -> tuple[Target, ...]:
+    """The words asked for, then `between` clips of each word with the others of the bundle in turn, then `outside` of each other word.
+
+    Raises `ConfigError` where there are no others.
+    """
+    others = [label for label in known if label not in words]
+    if outside and not others:
+        raise ConfigError("--outside: all words of the bundle are asked for, and none lies outside; name some with --words")
+    if between and len(known) < 2:
+        raise ConfigError("--between: the bundle knows one word, and nothing lies between one")
+    pairs = Counter(tuple(sorted(pair, key=known.index)) for word in words for pair in _pairs(word, known, between))
+    negatives = [(pair, count) for pair, count in pairs.items()] + [((label,), outside) for label in others if outside]
+    return (*[Target((word,), per_word) for word in words], *[Target(labels, count, False) for labels, count in negatives])
+
+
+def _pairs(word: str, known: Sequence[str], count: int) -> list[tuple[str, str]]:
+    """So many pairs of a word with the other labels in turn."""
+    others = [label for label in known if label != word]
+    return [(word, others[place % len(others)]) for place in range(count)]
 
 
 class Item(NamedTuple):

@@ -20,11 +20,13 @@ FOLDER = "_records"
 
 
 class Record(TypedDict):
-    """One clip. `file` and `sha256` are empty where it was thrown away, `dropped` says why, `fault` how it ran off; `judge` is None where
-    no judge knows the words."""
+    """One clip. `target` is its place among the targets, `kind` word, between or outside. `file` and `sha256` are empty where it was thrown
+    away, `dropped` says why, `fault` how it ran off; `judge` is None where no judge knows the words."""
 
     id: int
+    target: int
     label: str
+    kind: str
     seed: int
     file: str
     split: str
@@ -34,6 +36,7 @@ class Record(TypedDict):
     sha256: str
     classifier: dict[str, float]
     judge: dict[str, float] | None
+    augmentation: dict[str, Any]
 
 
 def record_file(folder: Path, shard: int) -> Path:
@@ -62,11 +65,11 @@ def read_records(folder: Path, shards: Iterable[int]) -> Iterator[Record]:
             raise DataError(f"{path} cannot be read ({error}); remove it, and the same command makes its clips again") from None
 
 
-def counted(records: Iterable[Record], labels: Sequence[str], before: Sequence[Tally]) -> list[Tally]:
-    """The tallies of the targets, by their labels, with these records added."""
-    tallies, places = list(before), {label: place for place, label in enumerate(labels)}
+def counted(records: Iterable[Record], before: Sequence[Tally]) -> list[Tally]:
+    """The tallies of the targets with these records added."""
+    tallies = list(before)
     for record in records:
-        place = places[record["label"]]
+        place = record["target"]
         tallies[place] = Tally(tallies[place].tried + 1, tallies[place].kept + record["kept"])
     return tallies
 

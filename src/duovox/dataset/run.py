@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from duovox.bundle import locate
-from duovox.config import to_dict
-from duovox.contracts import LabelError
+from duovox.config import SampleConfig, to_dict
+from duovox.contracts import GenerationError, LabelError
 from duovox.dataset.engines.base import Run
-from duovox.dataset.layouts import folders
+from duovox.dataset.layouts import WINDOW, WINDOW_RATE, folders
 from duovox.dataset.manifest import choose_form, write_lists, write_manifest
-from duovox.dataset.options import ManifestForm, Options
-from duovox.dataset.plan import Shard, Tally, Target, cut_shards, further, shard_size
+from duovox.dataset.options import Augmentation, ManifestForm, Options
+from duovox.dataset.plan import Shard, Tally, Target, all_targets, cut_shards, further, shard_size
 from duovox.dataset.records import FOLDER, counted, missing, read_records
-from duovox.dataset.shards import Job
+from duovox.dataset.shards import Job, judged_labels, open_noise
 from duovox.devices import choose_device
 from duovox.evaluation.judge import Judge, packaged_judge
 from duovox.files import claimed
@@ -61,27 +61,48 @@ class Outcome:
     manifest: Path
 
 
-def plan_dataset(options: Options, changes: dict[str, Any] | None = None) -> Planned:
+def plan_dataset(options: Options, changes: dict[str, Any] | None = None, augmentation: Augmentation | None = None) -> Planned:
     """Everything that can be refused is refused here, before anything is made. `changes` are sampling settings in the place of the
     bundle's own.
 
-    Raises `ConfigError`, `LabelError`, `GenerationError`, and `BundleError`.
+    Raises `ConfigError`, `LabelError`, `GenerationError`, `BundleError`, and `DataError` for a folder of noise.
     """
     form = choose_form(options.manifest)
     device = choose_device(options.device)
     voice = Duovox.from_pretrained(options.bundle, trust_code=options.trust_code).to(device, options.precision)
-    settings, vocoder = voice.settings(**(changes or {})), voice.choose_vocoder(options.vocoder)
-    targets = tuple(Target(label, options.per_word) for label in choose_words(voice, options.words))
-    for target in targets:
-        voice.check_request(target.label, options.seed, target.want * options.tries)
-    judge = _choose_judge(options, voice, targets)
+    settings = voice.settings(**(changes or {}))
+    targets = all_targets(choose_words(voice, options.words), voice.labels, options.per_word, options.between, options.outside)
+    if options.between and settings.sampler == "student":
+        raise GenerationError("--between: a student says single words; take another --sampler")
+    voice.check_request(None, options.seed, max(target.want for target in targets) * options.tries)
+    augmentation = augmentation or Augmentation()
+    if augmentation.noise is not None:
+        augmentation = replace(augmentation, noise=augmentation.noise.absolute())
+    judge, noise = _choose_judge(options, voice, targets), open_noise(augmentation, options.layout, voice)
     size = options.shard or shard_size(sum(target.want for target in targets), options.batch)
-    common = {"settings": to_dict(settings), "vocoder": vocoder, "bundle": voice.digest, "judged_by": judge.digest if judge else ""}
-    job = Job(
+    job = _job(voice, options, targets, settings, judge, augmentation, noise.digest if noise else "")
+    labels = (voice.labels, judge.labels if judge else ())
+    facts = deciding_facts(voice, settings, vocoder=options.vocoder) | _facts(job, options, size)
+    return Planned(job, options, size, facts, labels, form, *_length(voice, options))
+
+
+def _job(
+    voice: Duovox,
+    options: Options,
+    targets: tuple[Target, ...],
+    settings: SampleConfig,
+    judge: Judge | None,
+    augmentation: Augmentation,
+    noise: str,
+) -> Job:
+    """What workers are told."""
+    own, digest = voice.choose_vocoder(options.vocoder), judge.digest if judge else ""
+    common = {"settings": to_dict(settings), "vocoder": own, "bundle": voice.digest, "judged_by": digest}
+    return Job(
         out=options.out.absolute(),
         bundle=_portable(options.bundle),
         voice=voice.digest,
-        judge=judge.digest if judge else "",
+        judge=digest,
         targets=targets,
         settings=settings,
         vocoder=options.vocoder,
@@ -89,15 +110,21 @@ def plan_dataset(options: Options, changes: dict[str, Any] | None = None) -> Pla
         batch=options.batch,
         keep_faulty=options.keep_faulty,
         common=common,
+        threshold=options.threshold if options.judged else None,
+        augmentation=augmentation,
+        noise=noise,
         judge_file=options.judge.absolute() if options.judge else None,
         trust_code=options.trust_code,
-        device="cuda" if device.type == "cuda" else "cpu",
+        device="cuda" if voice.device.type == "cuda" else "cpu",
         precision=voice.precision,
         threads=options.threads,
     )
-    mel, labels = voice.config.recipe.mel, (voice.labels, judge.labels if judge else ())
-    facts = deciding_facts(voice, settings, vocoder=options.vocoder) | _facts(job, options, size)
-    return Planned(job, options, size, facts, labels, form, mel.clip_samples, mel.sample_rate)
+
+
+def _length(voice: Duovox, options: Options) -> tuple[int, int]:
+    """Samples, and Hz, of a clip."""
+    mel = voice.config.recipe.mel
+    return (round(WINDOW * WINDOW_RATE), WINDOW_RATE) if options.layout == "openwakeword" else (mel.clip_samples, mel.sample_rate)
 
 
 def choose_words(voice: Duovox, asked: Sequence[str]) -> list[str]:
@@ -109,10 +136,10 @@ def choose_words(voice: Duovox, asked: Sequence[str]) -> list[str]:
 
 
 def _choose_judge(options: Options, voice: Duovox, targets: Sequence[Target]) -> Judge | None:
-    """The judge that is asked for, or one in the package that knows the words; None where there is none."""
-    labels = [target.label for target in targets]
+    """The judge that is asked for, or one in the package that knows the words; None where there is none and none is to decide."""
+    labels = judged_labels(targets, options.judged)
     judge = Judge.load(options.judge or packaged_judge(labels))
-    if options.judge is None and not set(labels) <= set(judge.labels):
+    if options.judge is None and not options.judged and not set(labels) <= set(judge.labels):
         return None
     judge.require(labels)
     judge.refuse_guide(voice.bundle.model.classifier)
@@ -131,7 +158,9 @@ def _facts(job: Job, options: Options, size: int) -> dict[str, Any]:
         "format": FORMAT,
         "bundle": job.voice,
         "judge": job.judge,
-        "words": {target.label: target.want for target in job.targets},
+        "clips": {f"{target.kind} {target.name}": target.want for target in job.targets},
+        "threshold": job.threshold,
+        "augmentation": {**to_dict(replace(job.augmentation, noise=None)), "noise": job.noise},
         "seed": options.seed,
         "tries": options.tries,
         "layout": job.layout,
@@ -170,12 +199,12 @@ def _begin(planned: Planned) -> None:
 
 def _all_rounds(planned: Planned, run: Run) -> tuple[list[Tally], int]:
     """Have every round made; the tallies in the end, and the number of shards."""
-    out, labels = planned.job.out, [target.label for target in planned.job.targets]
-    tallies, clips, shards = [Tally()] * len(labels), 0, 0
+    out, clips, shards = planned.job.out, 0, 0
+    tallies = [Tally()] * len(planned.job.targets)
     while wanted := further(planned.job.targets, tallies, planned.options.seed, planned.options.tries):
         part = cut_shards(wanted, planned.size, clips, shards)
         _make(planned.job, run, part)
-        tallies = counted(read_records(out, [shard.number for shard in part]), labels, tallies)
+        tallies = counted(read_records(out, [shard.number for shard in part]), tallies)
         clips, shards = clips + len(wanted), shards + len(part)
     return tallies, shards
 

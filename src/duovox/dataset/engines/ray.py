@@ -44,10 +44,7 @@ def ray_engine(workers: int | None, address: str | None) -> Iterator[Run]:
     ray = _import_ray()
     _connect(ray, workers, address)
     try:
-        there = int(ray.cluster_resources().get("CPU", 0))
-        if there < (workers or 1):
-            raise ConfigError(f"--workers {workers or 1}: the Ray cluster has {there} CPUs; take fewer")
-        yield partial(_run, workers or there)
+        yield partial(_run, choose_workers(workers, int(ray.cluster_resources().get("CPU", 0))))
     finally:
         ray.shutdown()
 
@@ -73,6 +70,13 @@ def _connect(ray: Any, workers: int | None, address: str | None) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         where = "cannot be started here" if address is None else f"at {address} cannot be reached"
         raise GenerationError(f"a Ray cluster {where} ({_first_line(error)}); see `ray status`, or take --engine local") from None
+
+
+def choose_workers(asked: int | None, cores: int) -> int:
+    """How many actors: one for each CPU if left out. Raises `ConfigError` for more than a cluster has, which Ray would wait for."""
+    if cores < (asked or 1):
+        raise ConfigError(f"--workers {asked or 1}: the Ray cluster has {cores} CPUs; take fewer, or start more nodes")
+    return asked or cores
 
 
 def _require_port(address: str) -> None:
@@ -138,7 +142,7 @@ def _run(workers: int, job: Job, shards: Sequence[Shard], advance: Advance) -> N
                 raise pickle.loads(row["error"])
             advance(row["clips"])
     except ray.exceptions.RayError as error:
-        raise GenerationError(f"Ray ended the run ({_first_line(error)}); the same command goes on") from None
+        raise GenerationError(f"Ray ended the run ({_last_line(error)}); the same command goes on") from None
 
 
 def _silence() -> None:
@@ -152,9 +156,17 @@ def _silence() -> None:
     with suppress(AttributeError):  # a setting that not every version has
         context.execution_options.verbose_progress = False
     for name in ("ray.data", "ray"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:200]
+    return _lines(error)[0][:200]
+
+
+def _last_line(error: Exception) -> str:
+    """The cause of an error in a task: Ray writes the whole trace before it."""
+    return _lines(error)[-1][:200]
+
+
+def _lines(error: Exception) -> list[str]:
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
