@@ -20,7 +20,10 @@ def estimate(planned: Planned) -> str:
     shards = cut_shards(further(job.targets, [Tally()] * len(job.targets), planned.options.seed, planned.options.tries), planned.size)
     left = sum(len(shard.items) for shard in missing(shards, job.out))
     hours = clips * planned.samples / planned.rate / 3600
-    most, negatives = max(target.want for target in job.targets), sum(target.want for target in job.targets if not target.positive)
+    most, negatives = (
+        max(target.first + target.want for target in job.targets),
+        sum(target.want for target in job.targets if not target.positive),
+    )
     named = f"{sum(target.positive for target in job.targets)} words" + f", {negatives} of them negatives" * bool(negatives)
     words = f"{clips} clips of {named}, seeds {planned.options.seed} to {planned.options.seed + most - 1}"
     sound = f"{hours:.3g} h of sound, about {_size(clips * clip_bytes(planned))}, {len(shards)} shards of {planned.size}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from duovox.contracts import ConfigError
@@ -21,11 +22,12 @@ LARGEST, PARTS = 256, 32
 @dataclass(frozen=True)
 class Target:
     """What clips are to say, and how many of them are wanted: one label, or what lies between two. `positive` are the words asked for;
-    all others are there to be told from them."""
+    all others are there to be told from them. Its seeds begin `first` behind those of the data set."""
 
     labels: tuple[str, ...]
     want: int
     positive: bool = True
+    first: int = 0
 
     @property
     def name(self) -> str:
@@ -53,8 +55,10 @@ def all_targets(words: Sequence[str], known: Sequence[str], per_word: int, betwe
     if between and len(known) < 2:
         raise ConfigError("--between: the bundle knows one word, and nothing lies between one")
     pairs = Counter(tuple(sorted(pair, key=known.index)) for word in words for pair in _pairs(word, known, between))
-    negatives = [(pair, count) for pair, count in pairs.items()] + [((label,), outside) for label in others if outside]
-    return (*[Target((word,), per_word) for word in words], *[Target(labels, count, False) for labels, count in negatives])
+    firsts = accumulate(pairs.values(), initial=0)  # so that few clips of many pairs are not all of one seed, which is one voice
+    found = [Target((word,), per_word) for word in words]
+    found += [Target(pair, count, False, first) for (pair, count), first in zip(pairs.items(), firsts, strict=False)]
+    return (*found, *[Target((label,), outside, False) for label in others if outside])
 
 
 def _pairs(word: str, known: Sequence[str], count: int) -> list[tuple[str, str]]:
@@ -95,7 +99,7 @@ def further(targets: Sequence[Target], tallies: Sequence[Tally], first_seed: int
     reached."""
     lacks = [tally.lacks(target, tries) for target, tally in zip(targets, tallies, strict=True)]
     return [
-        (place, first_seed + tallies[place].tried + step)
+        (place, first_seed + targets[place].first + tallies[place].tried + step)
         for step in range(max(lacks, default=0))
         for place, lack in enumerate(lacks)
         if step < lack

@@ -74,7 +74,7 @@ def plan_dataset(options: Options, changes: dict[str, Any] | None = None, augmen
     targets = all_targets(choose_words(voice, options.words), voice.labels, options.per_word, options.between, options.outside)
     if options.between and settings.sampler == "student":
         raise GenerationError("--between: a student says single words; take another --sampler")
-    voice.check_request(None, options.seed, max(target.want for target in targets) * options.tries)
+    voice.check_request(None, options.seed, max(target.first + target.want * options.tries for target in targets))
     augmentation = augmentation or Augmentation()
     if augmentation.noise is not None:
         augmentation = replace(augmentation, noise=augmentation.noise.absolute())
