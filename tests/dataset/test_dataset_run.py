@@ -25,7 +25,7 @@ import torch
 
 from duovox.bundle import Bundle, write_bundle
 from duovox.cli import main
-from duovox.contracts import ConfigError, DuovoxError, GenerationError, LabelError, OutputError
+from duovox.contracts import ConfigError, DataError, DuovoxError, GenerationError, LabelError, OutputError
 from duovox.data.lists import read_lists
 from duovox.data.sources import scan
 from duovox.dataset import manifest as manifest_module
@@ -249,6 +249,30 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_bytes(made: Path, bundl
     assert contents(tmp_path / "set") == contents(made) and there.stat().st_mtime_ns == before
 
 
+@pytest.mark.parametrize("layout", ["speech_commands", "webdataset"])
+def test_files_that_are_gone_are_made_again_with_their_shard(layout: Any, bundle_folder: Path, tmp_path: Path) -> None:
+    given = {"layout": layout, "manifest": "jsonl"}
+    make(bundle_folder, tmp_path / "set", **given)
+    whole = contents(tmp_path / "set")
+    gone = tmp_path / "set" / ("low/00000002_nohash_1.wav" if layout == "speech_commands" else "000001.tar")
+    gone.unlink()
+    assert "8 clips are there, 4 to make" in estimate(plan_dataset(options(bundle_folder, tmp_path / "set", **given)))
+    make(bundle_folder, tmp_path / "set", **given)
+    assert contents(tmp_path / "set") == whole
+
+
+def test_damaged_records_are_named_and_made_again_once_they_are_removed(made: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    shutil.copytree(made, out)
+    damaged = out / "_records" / "000001.jsonl"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"000001\.jsonl cannot be read .*; remove it, and the same command makes its clips again"):
+        make(bundle_folder, out, manifest="jsonl")
+    damaged.unlink()
+    make(bundle_folder, out, manifest="jsonl")
+    assert contents(out) == contents(made)
+
+
 def test_clips_that_ran_off_are_thrown_away_and_others_made(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = Duovox.generate_batch
 
@@ -389,9 +413,16 @@ def test_a_folder_that_vanishes_is_not_made_again(bundle_folder: Path, tmp_path:
 
         yield run
 
-    with pytest.raises(OutputError, match="set has vanished while clips were made for it; put it back, or begin again with another --out"):
-        make_dataset(plan_dataset(options(bundle_folder, out)), vanishing())
-    assert not out.exists()
+    @contextmanager
+    def vanishing_last() -> Iterator[Run]:
+        yield lambda job, shards, advance: shutil.rmtree(out)
+
+    for engine in (vanishing, vanishing_last):
+        with pytest.raises(
+            OutputError, match="set has vanished while clips were made for it; put it back, or begin again with another --out"
+        ):
+            make_dataset(plan_dataset(options(bundle_folder, out)), engine())
+        assert not out.exists()
 
 
 def test_a_worker_with_another_bundle_makes_nothing(bundle_folder: Path, tmp_path: Path) -> None:

@@ -44,8 +44,15 @@ def record_file(folder: Path, shard: int) -> Path:
 
 
 def missing(shards: Iterable[Shard], folder: Path) -> list[Shard]:
-    """The shards that are not finished."""
-    return [shard for shard in shards if not record_file(folder, shard.number).is_file()]
+    """The shards that are not finished, or of which a file is gone. Raises `DataError` for damaged records."""
+    return [shard for shard in shards if not _is_there(folder, shard.number)]
+
+
+def _is_there(folder: Path, shard: int) -> bool:
+    if not record_file(folder, shard).is_file():
+        return False
+    places = {folder / record["file"] for record in read_records(folder, [shard]) if record["kept"]}
+    return all(place.is_file() or place.parent.is_file() for place in places)  # itself, or the tar that it lies in
 
 
 def write_records(folder: Path, shard: int, records: Sequence[Record]) -> None:
@@ -62,6 +69,7 @@ def read_records(folder: Path, shards: Iterable[int]) -> Iterator[Record]:
             lines = path.read_text(encoding="utf-8").splitlines()
             yield from (json.loads(line) for line in lines)
         except (OSError, ValueError) as error:
+            require_folder(folder)
             raise DataError(f"{path} cannot be read ({error}); remove it, and the same command makes its clips again") from None
 
 
