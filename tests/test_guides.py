@@ -135,3 +135,35 @@ def test_label_guides_of_the_models_own_classifier_share_its_forward(
     guides = [LabelGuide(tiny_model.classifier, LABEL), LabelGuide(tiny_model.classifier, LABEL.roll(1)), LabelGuide(other, LABEL)]
     Conditioned(tiny_model, LABEL).with_gradients(noised(), SIGMA, guides)
     assert sorted(calls) == ["other", "own"]
+
+
+# shares of several labels
+
+
+def test_shares_are_the_mean_of_the_labels_guides_and_a_share_of_one_is_the_label() -> None:
+    logits = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+    seen = Evaluation(noised(), SIGMA, classifier=None, logits=logits)
+
+    def log_probability(label: Tensor) -> Tensor:
+        return LabelGuide(None, label).log_probability(seen)  # type: ignore[arg-type]
+
+    halves = torch.tensor([[0.5, 0.5, 0.0]] * 3)
+    hard = [log_probability(torch.full((3,), label)) for label in range(3)]
+    torch.testing.assert_close(log_probability(halves), (hard[0] + hard[1]) / 2)
+    for label in range(3):
+        assert torch.equal(log_probability(torch.eye(3)[[label] * 3]), hard[label])
+
+
+def test_shares_guide_to_where_the_classifier_gives_each_label_its_share() -> None:
+    """Three labels, their logits linear in the data: followed to its end, the guide finds p = shares."""
+    weights, shares = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0]]), torch.tensor([[0.5, 0.4, 0.1]])
+    x = torch.zeros(1, 2, requires_grad=True)
+
+    def classifier(noised: Tensor, sigma: Tensor) -> Tensor:
+        return noised @ weights.T
+
+    for _ in range(2000):
+        guide = LabelGuide(classifier, shares)
+        (gradient,) = torch.autograd.grad(guide.log_probability(Evaluation(x, torch.ones(1))).sum(), x)
+        x = (x + 0.5 * gradient).detach().requires_grad_()
+    torch.testing.assert_close(torch.softmax(classifier(x, x), dim=1), shares, atol=1e-3, rtol=0)

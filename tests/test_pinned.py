@@ -28,6 +28,7 @@ COMMANDS = (
     "data prepare",
     "data fetch",
     "data respeak",
+    "dataset",
     "train",
     "bundle",
     "calibrate",

@@ -16,7 +16,7 @@ def test_a_log_gets_whole_lines_now_and_then(capsys: pytest.CaptureFixture[str],
     with progress(40, "decoding", "clips") as done:
         for _ in range(4):
             done(10)
-    assert capsys.readouterr() == ("", "decoding: 20 of 40 clips, 1.67 a second\ndecoding: 40 of 40 clips, 2 a second\n")
+    assert capsys.readouterr() == ("", "decoding: 20 of 40 clips, 1.67 a second, 12 s left\ndecoding: 40 of 40 clips, 2 a second\n")
 
 
 def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

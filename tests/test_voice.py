@@ -430,3 +430,24 @@ def test_moving_to_a_device_moves_everything(bundle_folder: Path) -> None:
     assert voice.to("cpu") is voice and voice.device == CPU
     if torch.cuda.is_available():
         assert same(voice.generate("low", 2), voice.to("cuda").generate("low", 2), 0.05)
+
+
+def test_clips_between_words_lie_between_them_and_a_whole_share_is_the_word(tiny_bundle: Bundle) -> None:
+    voice = Duovox(tiny_bundle)
+    (word,) = voice.generate("low", seed=4, keep_faulty=True)
+    whole, between, other = voice.generate_between([({"low": 1.0}, 4), ({"low": 0.5, "MID": 0.5}, 4), ({"mid": 1.0}, 4)])
+    assert whole.label is None and whole.seed == 4 and np.abs(whole.log_mel - word.log_mel).max() < 1e-4
+    assert min(np.abs(between.log_mel - one.log_mel).max() for one in (whole, other)) > 1e-3
+    for shares in ({"low": 0.5}, {"low": 1.5, "mid": -0.5}, {}):
+        with pytest.raises(GenerationError, match="shares of labels must be positive and add up to 1"):
+            voice.generate_between([(shares, 0)])
+    with pytest.raises(LabelError, match="eleven"):
+        voice.generate_between([({"eleven": 1.0}, 0)])
+    with pytest.raises(GenerationError, match="seed"):
+        voice.generate_between([({"low": 1.0}, -1)])
+
+
+def test_a_student_says_nothing_between_words(student_bundle: Bundle) -> None:
+    voice = Duovox(student_bundle)
+    with pytest.raises(GenerationError, match="a student says single words"):
+        voice.generate_between([({"low": 0.5, "mid": 0.5}, 0)], voice.settings(sampler="student", steps=2, gamma=0.4))

@@ -19,6 +19,7 @@ import tyro
 from duovox import __version__
 from duovox.commands.bench import bench as measure
 from duovox.commands.data import fetch, prepare, respeak
+from duovox.commands.dataset import dataset
 from duovox.commands.exporting import export
 from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
@@ -36,6 +37,7 @@ data_app.command(respeak)
 app.command(generate)
 app.command(classify)
 app.command(data_app, name="data")
+app.command(dataset)
 app.command(train)
 app.command(solve)
 app.command(evaluate)

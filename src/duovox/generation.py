@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from torch import nn
 from tqdm import tqdm
@@ -25,6 +25,8 @@ from duovox.files import claimed, differences, safe_name, write_whole
 from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
 from duovox.voice import Clip, Duovox, VocoderName
+
+T = TypeVar("T")
 
 FORMAT = "duovox-clips-1"
 SETTINGS = "settings.json"
@@ -58,7 +60,7 @@ def make_plan(labels: Sequence[str | None], n: int, first: int = 0) -> tuple[Req
     return tuple(Request(label, seed) for seed in range(first, first + n) for label in labels)
 
 
-def cut(plan: Sequence[Request], size: int) -> list[Sequence[Request]]:
+def cut(plan: Sequence[T], size: int) -> list[Sequence[T]]:
     """The batches of a plan: ids 0 to size - 1, size to 2 size - 1, ...; the last may be short. Raises `ConfigError`."""
     if size < 1:
         raise ConfigError(f"the batch must be at least 1, not {size}")
@@ -185,10 +187,15 @@ def settle(folder: Path, facts: dict[str, Any]) -> None:
         _require_same(path, facts)
     elif any(not _LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir()):
         raise OutputError(f"{folder} holds other things than clips made by this command; choose a new folder")
-    for leftover in [entry for entry in folder.rglob(".*.partial") if _LEFTOVER.fullmatch(entry.name)]:
-        leftover.unlink()
+    remove_leftovers(folder)
     if not path.exists():
         write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of their writing anywhere below a folder."""
+    for leftover in [entry for entry in folder.rglob(".*.partial") if _LEFTOVER.fullmatch(entry.name)]:
+        leftover.unlink()
 
 
 def _require_same(path: Path, facts: dict[str, Any]) -> None:

@@ -18,6 +18,9 @@ from duovox.contracts import Classifier, Evaluation, GuideAt
 class LabelGuide:
     """log p(label | noised), or log p(label | estimate of the clean mel) by Tweedie's formula, in the eyes of a classifier.
 
+    `label` is one for each item (B,), or shares of each label (B, K): then sum_k share_k log p(k | ...), which is highest where the
+    classifier gives each label its share. So equal shares of two labels lead to what lies between them.
+
     At the estimate the classifier is asked at `clean_sigma`, the smallest noise level it knows. Logits are divided by the temperatures
     of `calibration` where they were fitted for the same place.
     """
@@ -36,7 +39,8 @@ class LabelGuide:
             logits = self.classifier(seen.denoised, torch.full_like(seen.sigma, self.clean_sigma))
         temperature = temperature_at(self.calibration, seen.sigma, self.at)
         tempered = logits if temperature is None else logits / temperature[:, None]
-        return torch.log_softmax(tempered, dim=1).gather(1, self.label[:, None])[:, 0]
+        logs = torch.log_softmax(tempered, dim=1)
+        return (self.label * logs).sum(dim=1) if self.label.ndim == 2 else logs.gather(1, self.label[:, None])[:, 0]
 
 
 def temperature_at(calibration: Calibration, sigma: Tensor, at: GuideAt) -> Tensor | None:

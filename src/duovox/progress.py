@@ -37,4 +37,15 @@ class Log:
             return
         self._said = now
         pace = self._done / max(now - self._began, 1e-9)
-        tqdm.write(f"{self._doing}: {self._done} of {self._total} {self._unit}, {pace:.3g} a second", file=sys.stderr)
+        left = f", {_duration((self._total - self._done) / pace)} left" if 0 < self._done < self._total else ""
+        say(f"{self._doing}: {self._done} of {self._total} {self._unit}, {pace:.3g} a second{left}")
+
+
+def say(line: str) -> None:
+    """A line on standard error, beside a bar that may be there."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _duration(seconds: float) -> str:
+    """As 45 s, 12 min or 3.5 h."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

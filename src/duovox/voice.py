@@ -6,7 +6,7 @@ labels at once; `calibrate` fits how far the classifier is believed at each nois
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -192,10 +192,38 @@ class Duovox:
         mels = self.sample_mels(named or None, seeds, settings, callback)
         return self._render(mels, labels, seeds, settings, chosen)
 
+    def generate_between(
+        self,
+        wanted: Sequence[tuple[Mapping[str, float], int]],
+        settings: SampleConfig | None = None,
+        vocoder: VocoderName | None = None,
+    ) -> list[Clip]:
+        """One clip for each (shares of labels, seed), guided to where the classifier gives each label its share: {"three": 0.5,
+        "five": 0.5} lies between two words. Their own label is None. Raises as `generate_batch` does, and `GenerationError` for shares
+        that do not add up to 1 and for the student, which knows single labels alone.
+        """
+        chosen, settings, seeds = self.choose_vocoder(vocoder), self.settings(settings), [seed for _, seed in wanted]
+        if settings.sampler == "student":
+            raise GenerationError("a student says single words; take another sampler for what lies between them")
+        shares = torch.stack([self._shares(given) for given, _ in wanted])
+        for seed in seeds:
+            self.check_request(None, seed)
+        return self._render(self.sample_mels(shares, seeds, settings), [None] * len(seeds), seeds, settings, chosen)
+
+    def _shares(self, given: Mapping[str, float]) -> Tensor:
+        """Shares (K,) of the labels, by names."""
+        row = torch.zeros(len(self.labels), device=self.device)
+        for name, share in given.items():
+            row[self.labels.index(self.resolve_label(name))] += share
+        if bool((row < 0).any()) or abs(float(row.sum()) - 1) > 1e-6:
+            raise GenerationError(f"shares of labels must be positive and add up to 1, not {dict(given)}")
+        return row
+
     def sample_mels(
-        self, label: str | Sequence[str] | None, seeds: Sequence[int], settings: SampleConfig, callback: Callback | None = None
+        self, label: str | Sequence[str] | Tensor | None, seeds: Sequence[int], settings: SampleConfig, callback: Callback | None = None
     ) -> Tensor:
-        """Scaled mels (B, 1, M, T), one per seed, of one label for all or one for each; unchecked, as the sampler leaves them."""
+        """Scaled mels (B, 1, M, T), one per seed, of one label for all or one for each, or of shares (B, K) of the labels; unchecked, as
+        the sampler leaves them."""
         mel, noise = self.config.recipe.mel, self.config.recipe.noise
         shape = (1, mel.n_mels, mel.frames)
         if settings.sampler == "student":
@@ -212,11 +240,13 @@ class Duovox:
         self.bundle.student.repertoire.check(settings, self.config.recipe.sample.guide_at)
         return self.bundle.student
 
-    def _denoiser(self, label: str | Sequence[str] | None, count: int, settings: SampleConfig) -> Denoiser:
+    def _denoiser(self, label: str | Sequence[str] | Tensor | None, count: int, settings: SampleConfig) -> Denoiser:
         return self.bundle.model if label is None else guided(self.bundle, self._numbers(label, count), settings)
 
-    def _numbers(self, label: str | Sequence[str] | None, count: int) -> Tensor:
-        """The numbers (B,) of the labels, `NO_LABEL` for none."""
+    def _numbers(self, label: str | Sequence[str] | Tensor | None, count: int) -> Tensor:
+        """The numbers (B,) of the labels, `NO_LABEL` for none; shares (B, K) as they are."""
+        if isinstance(label, Tensor):
+            return label
         names = [label] * count if label is None or isinstance(label, str) else label
         return torch.tensor([NO_LABEL if name is None else self.labels.index(name) for name in names], device=self.device)
 
@@ -279,7 +309,8 @@ class Duovox:
 
 
 def guided(bundle: Bundle, numbers: Tensor, settings: SampleConfig, gamma: Tensor | None = None) -> Denoiser:
-    """A bundle's model guided towards labels, given by their numbers (B,), as `settings` say; `gamma` (B,) takes the place of theirs.
+    """A bundle's model guided towards labels, given by their numbers (B,) or by shares (B, K) of each, as `settings` say; `gamma` (B,)
+    takes the place of theirs.
 
     Where the number is `NO_LABEL`, gamma must be 0.
     """

@@ -327,3 +327,8 @@ def test_a_layer_without_a_tensor_is_named() -> None:
     with pytest.raises(ShapeError, match="layer 'layer' gives no tensor but str"):
         read_taps(around, ("layer",), NOISED, SIGMA)
     assert hooks(around) == 0
+
+
+def test_tap_energy_of_shares_is_the_logits_weighed_by_them() -> None:
+    logits = torch.tensor([[1.0, 2.0, 4.0], [3.0, 5.0, 9.0]])
+    assert tap_energy(logits, torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])).tolist() == [2.5, 5.0]

@@ -37,11 +37,14 @@ class Backgrounds:
 
     def add_to(self, wave: NDArray[np.float32], snr: float, seed: Sequence[int]) -> NDArray[np.float32]:
         """wave (S,) with a stretch of noise chosen by `seed` at `snr` dB; both are made quieter where the sum would clip."""
-        rng = np.random.default_rng(list(seed))
+        which, start = self.draw(len(wave), np.random.default_rng(list(seed)))
+        return mix(wave, self.waves[which][start : start + len(wave)], snr)
+
+    def draw(self, samples: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Which recording, a long one more often, and where in it a stretch of so many samples begins."""
         lengths = np.array([len(noise) for noise in self.waves], dtype=np.float64)
-        noise = self.waves[rng.choice(len(self.waves), p=lengths / lengths.sum())]
-        start = int(rng.integers(len(noise) - len(wave) + 1))
-        return mix(wave, noise[start : start + len(wave)], snr)
+        which = int(rng.choice(len(self.waves), p=lengths / lengths.sum()))
+        return which, int(rng.integers(len(self.waves[which]) - samples + 1))
 
 
 def mix(wave: NDArray[np.float32], noise: NDArray[np.float32], snr: float) -> NDArray[np.float32]:

@@ -32,7 +32,10 @@ class Taps:
 
 
 def tap_energy(logits: Tensor, label: Tensor | None) -> Tensor:
-    """The scalar per item whose gradient is tapped, (B,): the label's logit, or logsumexp(logits) where there is none."""
+    """The scalar per item whose gradient is tapped, (B,): the label's logit, or logsumexp(logits) where there is none. Of shares of each
+    label (B, K), the logits weighed by them."""
+    if label is not None and label.ndim == 2:
+        return (label * logits).sum(dim=1)
     joint = logits.logsumexp(dim=1)
     if label is None:
         return joint

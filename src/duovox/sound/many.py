@@ -5,19 +5,13 @@ The processes are spawned and load neither torch nor the program that called: a 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-import types
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from duovox.contracts import AudioError
+from duovox.processes import serve_parent, start_process, usable_cores
 from duovox.sound.audio import read_excerpt
 from duovox.sound.hearing import Excerpt
 
@@ -27,11 +21,6 @@ FEWEST = 100
 _TASK = 32  # files
 
 Decoded = Excerpt | AudioError
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_excerpts(paths: Sequence[Path], rate: int, samples: int, workers: int | None = None) -> Iterator[Decoded]:
@@ -51,7 +40,7 @@ def _by_processes(tasks: Sequence[Sequence[Path]], rate: int, samples: int, work
 
     A process that is ahead waits until its results are taken, so that a slow reader's memory stays small.
     """
-    pipes, processes = zip(*(_started(tasks[number::workers], rate, samples) for number in range(workers)), strict=True)
+    pipes, processes = zip(*(start_process(_send_all, tasks[number::workers], rate, samples) for number in range(workers)), strict=True)
     try:
         for number in range(len(tasks)):
             yield from pipes[number % workers].recv()
@@ -65,21 +54,9 @@ def _by_processes(tasks: Sequence[Sequence[Path]], rate: int, samples: int, work
             pipe.close()
 
 
-def _started(tasks: Sequence[Sequence[Path]], rate: int, samples: int) -> tuple[Connection, BaseProcess]:
-    """A process that does these tasks one after the other, and the end of its pipe from which their results come."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send_all, args=(theirs, tasks, rate, samples), daemon=True)
-    with _without_main():
-        process.start()
-    theirs.close()  # or the pipe would not end with the process
-    return ours, process
-
-
 def _send_all(pipe: Connection, tasks: Sequence[Sequence[Path]], rate: int, samples: int) -> None:
-    """What runs in a process that decodes. Interruptions are left to its parent; it ends with it, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """What runs in a process that decodes."""
+    serve_parent()
     with suppress(BrokenPipeError):  # nobody listens any more
         for task in tasks:
             pipe.send([_read(path, rate, samples) for path in task])
@@ -90,21 +67,3 @@ def _read(path: Path, rate: int, samples: int) -> Decoded:
         return read_excerpt(path, rate, samples)
     except AudioError as error:
         return error
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Hide the program that runs, which a spawned process would else run again up to its `if __name__ == "__main__"`."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

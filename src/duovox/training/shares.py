@@ -156,7 +156,7 @@ def lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise TrainingError(
+        raise LostProcessError(
             f"another process of this job ended ({_first_line(error)}); --resume goes on from the last checkpoint"
         ) from None
 
