@@ -33,6 +33,7 @@ COMMANDS = (
     "calibrate",
     "taps",
     "repurpose",
+    "guide",
     "evaluate",
 )
 COMMANDS += ("experiment", "judge", "inspect", "export", "serve", "solve", "bench", "")

@@ -16,6 +16,7 @@ from duovox.commands.bench import bench as measure
 from duovox.commands.data import fetch, prepare, respeak
 from duovox.commands.exporting import export
 from duovox.commands.foreign import repurpose_classifier, taps
+from duovox.commands.guiding import guide
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
 from duovox.commands.serving import serve
 from duovox.commands.speaking import classify, generate
@@ -40,6 +41,7 @@ app.command(inspect)
 app.command(bundle)
 app.command(taps)
 app.command(name="repurpose")(repurpose_classifier)
+app.command(guide)
 app.command(calibrate)
 app.command(export)
 app.command(serve)
