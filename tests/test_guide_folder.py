@@ -23,6 +23,11 @@ STRENGTH = GuideStrength(4.0, 0.1, 5.0, 0.2)
 CALIBRATION = Calibration("estimate", (0.1, 1.0), (2.0, 3.0))
 
 
+def noise(count: int) -> Tensor:
+    """Mels of 16 x 16, the same every time."""
+    return 4 * torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
 class Means(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +48,7 @@ def ours(tiny_recipe: Recipe) -> GuideNetwork:
 @pytest.fixture(scope="module")
 def program() -> GuideNetwork:
     """A program of torch.export."""
-    code = export_bytes(Means(), torch.randn(1, 1, 16, 16))
+    code = export_bytes(Means(), noise(1))
     external = ExternalConfig(labels=("a", "b", "c"), source="export", mel_input=MelInput(n_mels=16, frames=16))
     config = GuideConfig(FORMAT, "classifier", ("a", "b", "c"), Recipe("guide", external=external))
     return with_digests(GuideNetwork("program", config, Means().eval(), None, code))
@@ -65,7 +70,7 @@ def test_a_guide_is_read_back_as_it_was_written(ours: GuideNetwork, folder: Path
     again = read_guide(folder)
     assert again.config == ours.config and again.digest == ours.digest and again.name == "mine"
     assert again.anchors is not None and torch.equal(again.anchors, torch.eye(4))
-    mels, sigma = torch.randn(2, 1, 16, 16), torch.tensor([0.1, 3.0])
+    mels, sigma = noise(2), torch.tensor([0.1, 3.0])
     assert torch.equal(again.network(mels, sigma), ours.network(mels, sigma))
     assert sorted(path.name for path in folder.iterdir()) == ["guide.json", "guide.safetensors"]
 
@@ -74,7 +79,7 @@ def test_a_program_is_run_only_with_trust(program: GuideNetwork, tmp_path: Path)
     folder = program.write(tmp_path / "program")
     refused(lambda: read_guide(folder), "would run the program", "the folder of the guide chose", "trust_code=True, --trust-code")
     again = read_guide(folder, trust_code=True)
-    x = torch.randn(3, 1, 16, 16)
+    x = noise(3)
     torch.testing.assert_close(again.network(x), Means()(x))
     assert again.digest == program.digest
 

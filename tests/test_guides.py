@@ -13,7 +13,8 @@ from torch import Tensor
 
 from duovox.config import Calibration, MelScale, Recipe
 from duovox.contracts import Evaluation, GuideAt, GuideError
-from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
+from duovox.diffusion.guidance import ClassifierGuidance, Guidable, GuidanceSchedule
+from duovox.diffusion.ideal import IdealDenoiser
 from duovox.guides import (
     CosineClassifier,
     FunctionGuide,
@@ -209,6 +210,29 @@ def test_the_same_weights_serve_every_item(tiny_model: ScoreModel) -> None:
 
 def test_weights_stand_at_their_labels_and_background_has_none() -> None:
     assert weights_of({"b": -1.0, "a": 0.5}, ("a", "b", "c"), 5).tolist() == [0.5, -1.0, 0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("sigma", [0.3, 1.0, 4.0, 50.0])
+def test_two_targets_at_gamma_one_give_the_ideal_denoiser_of_what_both_want(sigma: float) -> None:
+    """Data of four points, the classifier's posterior known exactly. "Not the points 2 and 3" and "point 1, of 0 and 1" together leave
+    point 1 alone, so the guided denoiser gives it from wherever the noise is."""
+    data = torch.tensor([[2.0, 1.0], [-2.0, 1.5], [0.5, -2.5], [1.0, 3.0]], dtype=torch.float64).reshape(4, 1, 1, 2)
+    sigmas = torch.full((6,), sigma, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    noised = data[[0, 1, 2, 3, 0, 1]] + sigma * torch.randn(6, 1, 1, 2, generator=generator, dtype=torch.float64)
+
+    def posterior(noised: Tensor, sigma: Tensor) -> Tensor:
+        """Logits of "one of 0 and 1", 2, 3."""
+        each = -(noised.flatten(1)[:, None] - data.flatten(1)).square().sum(dim=2) / (2 * sigma.square()[:, None])
+        return torch.cat([each[:, :2].logsumexp(dim=1, keepdim=True), each[:, 2:]], dim=1)
+
+    def of_two(noised: Tensor, sigma: Tensor) -> Tensor:
+        return -(noised.flatten(1)[:, None] - data[:2].flatten(1)).square().sum(dim=2) / (2 * sigma.square()[:, None])
+
+    neither = TargetGuide(posterior, torch.tensor([1.0, 0.0, 0.0]), "noised")
+    second = TargetGuide(of_two, torch.tensor([-1.0, 0.0]), "noised")  # away from 0, of 0 and 1
+    guidance = ClassifierGuidance(Guidable(IdealDenoiser(data)), ((neither, GuidanceSchedule(1.0)), (second, GuidanceSchedule(1.0))))
+    torch.testing.assert_close(guidance(noised, sigmas), data[[1] * 6], rtol=0, atol=1e-6)
 
 
 # Embeddings, functions, other scales

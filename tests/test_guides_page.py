@@ -25,6 +25,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = [shlex.split(line.partition("#")[0])[1:] for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 
 NETS = """
+import torch
 from torch import nn
 
 class Mean(nn.Module):

@@ -24,6 +24,11 @@ pytestmark = pytest.mark.usefixtures("anything_is_speech")
 LABELS = ("low", "mid", "high")
 
 
+def noise(count: int) -> Tensor:
+    """Mels of 16 x 16, the same every time."""
+    return 4 * torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
 class Tilt(nn.Module):
     """log-mel (B, 1, 16, 16) -> three logits: how much of it lies in each third of the bands."""
 
@@ -109,7 +114,7 @@ def test_the_clip_says_what_steered_it(voice: Duovox) -> None:
 def test_the_voices_own_classifier_guides_as_its_label_guidance_does(voice: Duovox) -> None:
     """Unconditional sampling with the guide "own-low" differs from sampling "low" by the gradient taps' label alone: with a target in
     the place of the label the guidance is the same at every point."""
-    mels, sigma = torch.randn(2, 1, 16, 16), torch.tensor([0.5, 2.0])
+    mels, sigma = noise(2), torch.tensor([0.5, 2.0])
     model = voice.bundle.model
     own, seen = voice.guide("own", "low"), Evaluation(mels, sigma, None, model.classifier, model.classifier(mels, sigma))
     expected = model.classifier(mels, sigma).log_softmax(1)[:, voice.labels.index("low")]
@@ -129,7 +134,7 @@ def test_a_function_of_the_log_mel_guides(voice: Duovox) -> None:
 
 
 def test_a_foreign_network_is_asked_at_the_estimate_through_its_front_end(voice: Duovox) -> None:
-    guide, mels, sigma = voice.guide(foreign(), "high"), torch.randn(2, 1, 16, 16), torch.tensor([0.5, 2.0])
+    guide, mels, sigma = voice.guide(foreign(), "high"), noise(2), torch.tensor([0.5, 2.0])
     found = guide.guide.log_probability(Evaluation(mels, sigma, mels))
     expected = Tilt()(unscale_mel(mels, voice.config.mel_scale)).log_softmax(1)[:, 2]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)  # the stem brings back the amplitude of sigma_min
@@ -137,7 +142,7 @@ def test_a_foreign_network_is_asked_at_the_estimate_through_its_front_end(voice:
 
 def test_temperatures_of_the_guide_are_used(voice: Duovox) -> None:
     calibration = Calibration("estimate", (1.0,), (50.0,))
-    mels, sigma = torch.randn(2, 1, 16, 16), torch.tensor([0.5, 2.0])
+    mels, sigma = noise(2), torch.tensor([0.5, 2.0])
     found = voice.guide(foreign(calibration=calibration), "high").guide.log_probability(Evaluation(mels, sigma, mels))
     logits = Tilt()(unscale_mel(mels, voice.config.mel_scale))
     torch.testing.assert_close(found, (logits / 50).log_softmax(1)[:, 2], rtol=0, atol=1e-4)
@@ -160,7 +165,7 @@ def test_a_classifier_of_ours_guides_at_the_noised_mel(voice: Duovox, tiny_recip
     network = build_classifier(tiny_recipe, 3).eval()
     config = GuideConfig(FORMAT, "classifier", ("a", "b", "c"), tiny_recipe, MelScale("standard", -4.0, 0.5))
     guide = voice.guide(with_digests(GuideNetwork("ours", config, network)), "b", at="noised")
-    mels, sigma = torch.randn(2, 1, 16, 16), torch.tensor([0.5, 2.0])
+    mels, sigma = noise(2), torch.tensor([0.5, 2.0])
     found = guide.guide.log_probability(Evaluation(mels, sigma, None))
     expected = network((mels * 0.25 - 5 + 4) / 0.5, sigma / 2).log_softmax(1)[:, 1]
     torch.testing.assert_close(found, expected)
