@@ -63,11 +63,11 @@ def here(tmp_path: Path, tiny_bundle: Bundle, tiny_runs: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("anything_is_speech")
 def test_the_commands_and_the_python_work_as_they_stand(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [words[0] for words in COMMANDS] == ["generate", "generate", "guide", "generate", "guide", "guide", "generate"]
+    assert [words[0] for words in COMMANDS] == ["generate", "generate", "guide", "generate", "guide", "guide", "generate", "say", "say"]
     for words in COMMANDS:
-        quick = ["--steps", "3"] if words[0] == "generate" else []
+        quick = ["--steps", "3"] if words[0] in ("generate", "say") else []
         assert main([*words, *quick]) == 0, (words, capsys.readouterr().err)
-    for name in ("three", "between", "high", "ann"):
+    for name in ("three", "between", "high", "like_ann", "said", "by_one"):
         assert (here / f"{name}.wav").is_file()
     (python,) = [block for kind, block in BLOCKS if kind == "python"]
     scope: dict[str, object] = {}

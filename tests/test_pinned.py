@@ -34,6 +34,7 @@ COMMANDS = (
     "taps",
     "repurpose",
     "guide",
+    "say",
     "evaluate",
 )
 COMMANDS += ("experiment", "judge", "inspect", "export", "serve", "solve", "bench", "")

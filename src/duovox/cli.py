@@ -17,6 +17,7 @@ from duovox.commands.data import fetch, prepare, respeak
 from duovox.commands.exporting import export
 from duovox.commands.foreign import repurpose_classifier, taps
 from duovox.commands.guiding import guide
+from duovox.commands.saying import say
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
 from duovox.commands.serving import serve
 from duovox.commands.speaking import classify, generate
@@ -30,6 +31,7 @@ data_app.command(fetch)
 data_app.command(prepare)
 data_app.command(respeak)
 app.command(generate)
+app.command(say)
 app.command(classify)
 app.command(data_app, name="data")
 app.command(train)

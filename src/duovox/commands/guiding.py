@@ -160,7 +160,7 @@ def _split(text: str) -> tuple[str, str | None, float | None]:
     from duovox.guide_folder import is_guide
     from duovox.steering import OWN
 
-    whole, gamma = _without_gamma(text)
+    whole, gamma = without_gamma(text)
     ends = [len(whole), *(place for place in reversed(range(len(whole))) if whole[place] == "-")]
     for end in ends:
         source, target = whole[:end], whole[end + 1 :]
@@ -169,7 +169,8 @@ def _split(text: str) -> tuple[str, str | None, float | None]:
     raise GuideError(f"--guide {text!r} names no guide; write FOLDER-LABEL:GAMMA with a folder made by `duovox guide`, or own-LABEL:GAMMA")
 
 
-def _without_gamma(text: str) -> tuple[str, float | None]:
+def without_gamma(text: str) -> tuple[str, float | None]:
+    """A guide without the strength that follows its last colon, and the strength. Raises `GuideError`."""
     start, colon, end = text.rpartition(":")
     if not colon:
         return text, None
