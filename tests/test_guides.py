@@ -277,6 +277,13 @@ def test_a_function_must_give_a_value_a_clip(function: Callable[[Tensor], Tensor
         FunctionGuide(function, MelScale()).log_probability(Evaluation(mels, SIGMA, mels))
 
 
+def test_values_that_have_no_gradient_are_told_with_the_guides_name() -> None:
+    guide = NamedGuide("deaf", FunctionGuide(lambda x: x.detach().mean((1, 2, 3)), MelScale()))
+    mels = noised().requires_grad_()
+    with pytest.raises(GuideError, match=r"^the guide deaf gives values from which no gradient leads back"):
+        guide.log_probability(Evaluation(mels, SIGMA, mels))
+
+
 def test_nan_is_told_with_the_guides_name_and_the_noise_level() -> None:
     class Breaks(torch.nn.Module):
         def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:

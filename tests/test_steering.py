@@ -266,6 +266,9 @@ def test_takes_that_disagree_with_the_voice(voice: Duovox, tiny_recipe: Recipe) 
 def test_functions_that_are_none_of_one_clip(voice: Duovox) -> None:
     beside = lambda x: x.mean((1, 2, 3)) - x.mean()  # noqa: E731
     refused(lambda: voice.function_guide(beside, "beside"), GuideError, "the guide beside is no function of one clip")
+    refused(
+        lambda: voice.function_guide(lambda x: x.detach().mean((1, 2, 3)), "deaf"), GuideError, "the guide deaf", "no gradient leads back"
+    )
     refused(lambda: voice.function_guide(lambda x: x.mean(), "all"), GuideError, "must give one value a clip")
     refused(lambda: voice.function_guide(lambda x: x.mean((1, 2, 3)), "x", at="noised"), GuideError, "at the estimate alone")
 

@@ -136,7 +136,8 @@ class FunctionGuide:
 
 @dataclass(frozen=True, eq=False)
 class NamedGuide:
-    """A guide with a name to be told by. Raises `GuideError` where log p of an item is not a number though what it looks at is finite."""
+    """A guide with a name to be told by. Raises `GuideError` where log p of an item is not a number though what it looks at is finite, and
+    where no gradient leads back from it."""
 
     name: str
     guide: Guide
@@ -151,6 +152,8 @@ class NamedGuide:
     def log_probability(self, seen: Evaluation) -> Tensor:
         value = self.guide.log_probability(seen)
         looked_at = seen.noised if seen.denoised is None else seen.denoised
+        if torch.is_grad_enabled() and looked_at.requires_grad and not value.requires_grad:
+            raise GuideError(f"{self} gives values from which no gradient leads back; compute them by differentiable operations of torch")
         lost = value.isnan() & looked_at.flatten(1).isfinite().all(dim=1)
         if bool(lost.any()):
             level = seen.sigma[lost][0].item()

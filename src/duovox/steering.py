@@ -148,10 +148,11 @@ def aim_function(function: Callable[[Tensor], Tensor], bundle: Bundle, name: str
     return ScheduledGuide(record, guide, schedule_of(strength, config.recipe.noise.sigma_data))
 
 
+@torch.enable_grad()
 def _demand_alone(function: Callable[[Tensor], Tensor], guide: NamedGuide, bundle: Bundle) -> None:
     mel = bundle.config.recipe.mel
     noise = torch.randn(3, 1, mel.n_mels, mel.frames, generator=torch.Generator().manual_seed(0))
-    mels = noise * torch.tensor([0.5, 0.5, 2.0]).reshape(3, 1, 1, 1)
+    mels = (noise * torch.tensor([0.5, 0.5, 2.0]).reshape(3, 1, 1, 1)).requires_grad_()
     whole, alone = (guide.log_probability(Evaluation(some, torch.ones(len(some)), some)) for some in (mels, mels[:1]))
     if not torch.allclose(whole[:1], alone, rtol=1e-2, atol=1e-4):
         raise GuideError(f"{guide} is no function of one clip: it gives {alone[0]:.4g} for a clip alone, {whole[0]:.4g} beside others")

@@ -231,7 +231,7 @@ class Duovox:
         """One clip for each (label, seed), all computed at once; the labels may differ, but either all are given or none.
 
         A clip that ran off to noise says so in its `fault`. `callback` is told of every evaluation of the denoiser (sigma, denoised
-        mels). Raises as `generate` does, but for faults.
+        mels), `guides` steer all clips alike. Raises as `generate` does, but for faults.
         """
         labels, seeds = [self.check_request(label, seed) for label, seed in wanted], [seed for _, seed in wanted]
         named = [label for label in labels if label is not None]

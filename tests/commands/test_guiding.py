@@ -108,6 +108,8 @@ def test_a_reference_is_a_label_and_the_printed_command_works(here: Path, bundle
     assert main([*words, "--out", "like", "--gamma", "20", "--cap", "1", "--interval", "0.1", "20"]) == 0
     text = capsys.readouterr().out
     assert "like knows ann, 1; next:" in text
+    costs = re.search(r"^an evaluation of the voice sc06 costs ([\d.]+) GMACs with it, ([\d.]+) without$", text, re.MULTILINE)
+    assert costs is not None and float(costs[1]) > float(costs[2]) == pytest.approx(1.58, abs=0.05)
     made = read_guide(here / "like", trust_code=True)
     assert made.config.kind == "embedding" and made.anchors is not None and len(made.anchors) == 5
     assert (made.config.strength.gamma, made.config.strength.cap, made.config.strength.low) == (20.0, 1.0, 0.1)
@@ -116,10 +118,11 @@ def test_a_reference_is_a_label_and_the_printed_command_works(here: Path, bundle
     assert json.loads((here / "near.json").read_text())["guides"][0]["target"] == {"ann": 1.0}
 
 
-def test_a_classifier_of_ours_is_made_a_guide(here: Path, bundle_folder: Path, tiny_runs: Path) -> None:
+def test_a_classifier_of_ours_is_made_a_guide(here: Path, bundle_folder: Path, tiny_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["guide", str(tiny_runs / "classifier"), "--out", "tones", "--gamma", "2"]) == 0
     made = read_guide(here / "tones")
     assert made.config.strength.at == "noised" and made.config.strength.gamma == 2.0
+    assert "note: the guide tones does not fit this voice" in capsys.readouterr().out  # that of the package, of another mel
     generate(bundle_folder, "--guide", "tones-mid")
 
 

@@ -59,7 +59,7 @@ def guide(
         references: Sound files, or folders of them, each a label by its name: what an embedding is to be near to.
         background: Sound files or folders that the references are told apart from, such as other speakers.
         data: Feature folder whose labels it knows, to fit a temperature for each noise level on.
-        bundle: The voice in whose sampling the temperatures are fitted: name, bundle folder, or hub id.
+        bundle: The voice in whose sampling the temperatures are fitted and the cost is counted: name, bundle folder, or hub id.
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
         temperature: Divides its logits everywhere, where no data are given.
         gamma: How strongly it guides, unless told otherwise.
@@ -80,10 +80,12 @@ def guide(
     with in_the_shells_words():
         made = _made(given, out.name, strength)
     levels: Any = ()
+    voice = Duovox.from_pretrained(bundle, trust_code=trust_code)
     if data is not None:
-        made, levels = calibrate_guide(made, data, Duovox.from_pretrained(bundle, trust_code=trust_code))
+        made, levels = calibrate_guide(made, data, voice)
     made.write(out, force)
     _report(made, out, levels)
+    print(_fit(made, voice, bundle))
 
 
 class _Given(NamedTuple):
@@ -147,6 +149,20 @@ def _report(made: GuideNetwork, out: Path, levels: Any) -> None:
     external = made.config.recipe.external
     words = ["duovox", "generate", "any", "--guide", f"{out}-{made.labels[0]}:{made.config.strength.gamma:g}"]
     print(f"  {shlex.join([*words, *['--trust-code'] * (external is not None and external.source != 'huggingface')])}")
+
+
+def _fit(made: GuideNetwork, voice: Duovox, bundle: str) -> str:
+    """What an evaluation of the voice costs with the guide, or why the two do not fit."""
+    from duovox.costs import guided_gmacs
+    from duovox.steering import aim, join
+
+    try:
+        guide = aim(join(made, voice.bundle), voice.bundle, made.labels[0], {}).guide
+    except GuideError as error:
+        return f"note: {error}"
+    model, at = voice.bundle.model, voice.config.recipe.sample.guide_at
+    plain, guided = (guided_gmacs(model, at, more) for more in ((), (guide,)))
+    return f"an evaluation of the voice {printable(bundle)} costs {guided:.2f} GMACs with it, {plain:.2f} without"
 
 
 def read_guides(voice: Duovox, texts: tuple[str, ...], trust_code: bool) -> list[ScheduledGuide]:
