@@ -34,6 +34,8 @@ COMMANDS = (
     "calibrate",
     "taps",
     "repurpose",
+    "guide",
+    "say",
     "evaluate",
 )
 COMMANDS += ("experiment", "judge", "inspect", "export", "serve", "solve", "bench", "")

@@ -4,12 +4,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0.dev0"
-__all__ = ["Clip", "Duovox", "MelInput", "WaveInput", "__version__", "load_network", "repurpose"]
+__all__ = [
+    "Clip",
+    "Duovox",
+    "MelInput",
+    "WaveInput",
+    "__version__",
+    "load_network",
+    "make_embedding_guide",
+    "make_guide",
+    "make_own_guide",
+    "repurpose",
+]
 
 if TYPE_CHECKING:
     from duovox.classifiers.loading import load_network
     from duovox.config import MelInput, WaveInput
-    from duovox.repurposing import repurpose
+    from duovox.repurposing import make_embedding_guide, make_guide, make_own_guide, repurpose
     from duovox.voice import Clip, Duovox
 
 _HOMES = {
@@ -18,6 +29,9 @@ _HOMES = {
     "MelInput": "duovox.config",
     "WaveInput": "duovox.config",
     "load_network": "duovox.classifiers.loading",
+    "make_embedding_guide": "duovox.repurposing",
+    "make_guide": "duovox.repurposing",
+    "make_own_guide": "duovox.repurposing",
     "repurpose": "duovox.repurposing",
 }
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from duovox.config import Calibration, MelScale
-from duovox.contracts import GuideAt
+from duovox.contracts import Classifier, GuideAt
 from duovox.data import Features, in_order
 from duovox.diffusion.noise import add_noise
 from duovox.model import ScoreModel
@@ -50,16 +50,18 @@ def calibrate(
     sigmas: Sequence[float] = CALIBRATION_SIGMAS,
     limit: int = 256,
     seed: int = 0,
+    classifier: Classifier | None = None,
 ) -> tuple[Calibration, tuple[Level, ...]]:
     """Fit temperatures on the validation split; measure them on the test split (at most `limit` clips of each, evenly taken).
 
-    Logits are those of the noised mel, or of the model's unconditional estimate of the clean one. Raises `DataError` for an empty split.
+    Logits are those of the noised mel, or of the model's unconditional estimate of the clean one; the model's own classifier gives them,
+    or another, by whose labels the features are numbered. Raises `DataError` for an empty split.
     """
     levels = []
     for number, sigma in enumerate(sigmas):
         seeds = [seed * 1_000_003 + 2 * number + offset for offset in (0, 1)]
-        held, held_label = collect_logits(model, features, "validation", scale, sigma, guide_at, limit, seeds[0])
-        test, test_label = collect_logits(model, features, "test", scale, sigma, guide_at, limit, seeds[1])
+        held, held_label = collect_logits(model, features, "validation", scale, sigma, guide_at, limit, seeds[0], classifier)
+        test, test_label = collect_logits(model, features, "test", scale, sigma, guide_at, limit, seeds[1], classifier)
         temperature = fit_temperature(held, held_label)
         levels.append(_level(sigma, test, test_label, temperature))
     return Calibration(guide_at, tuple(sigmas), tuple(level.temperature for level in levels)), tuple(levels)
@@ -67,9 +69,18 @@ def calibrate(
 
 @torch.no_grad()
 def collect_logits(
-    model: ScoreModel, features: Features, split: str, scale: MelScale, sigma: float, guide_at: GuideAt, limit: int, seed: int
+    model: ScoreModel,
+    features: Features,
+    split: str,
+    scale: MelScale,
+    sigma: float,
+    guide_at: GuideAt,
+    limit: int,
+    seed: int,
+    classifier: Classifier | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, K) and labels (N,) of a split at one noise level, taken where `guide_at` says."""
+    """Logits (N, K) and labels (N,) of a split at one noise level, taken where `guide_at` says; the model's own classifier's by default."""
+    classifier = model.classifier if classifier is None else classifier
     device = next(model.score_network.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     logits, labels = [], []
@@ -78,7 +89,7 @@ def collect_logits(
         noised = add_noise(clean, level, generator)
         if guide_at == "estimate":
             noised, level = model(noised, level), torch.full_like(level, model.noise.sigma_min)
-        logits.append(model.classifier(noised, level).cpu())
+        logits.append(classifier(noised, level).cpu())
         labels.append(batch.label)
     return torch.cat(logits), torch.cat(labels)
 

@@ -22,6 +22,8 @@ from duovox.commands.data import fetch, prepare, respeak
 from duovox.commands.dataset import dataset
 from duovox.commands.exporting import export
 from duovox.commands.foreign import repurpose_classifier, taps
+from duovox.commands.guiding import guide
+from duovox.commands.saying import say
 from duovox.commands.scoring import evaluate, experiment, inspect, judge
 from duovox.commands.serving import serve
 from duovox.commands.speaking import classify, generate
@@ -35,6 +37,7 @@ data_app.command(fetch)
 data_app.command(prepare)
 data_app.command(respeak)
 app.command(generate)
+app.command(say)
 app.command(classify)
 app.command(data_app, name="data")
 app.command(dataset)
@@ -47,6 +50,7 @@ app.command(inspect)
 app.command(bundle)
 app.command(taps)
 app.command(name="repurpose")(repurpose_classifier)
+app.command(guide)
 app.command(calibrate)
 app.command(export)
 app.command(serve)

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.config import SampleConfig
+from duovox.config import GuideRecord, SampleConfig
 from duovox.contracts import GenerationError
 
 VocoderName = Literal["neural", "griffin_lim"]
@@ -22,7 +22,8 @@ VocoderName = Literal["neural", "griffin_lim"]
 class Clip:
     """One generated clip: wave (S,) float32 in [-1, 1] at `rate` Hz, log-mel (M, T), and how it came about.
 
-    `probabilities` are what the same classifier hears in the finished wave; `fault` says why it is no speech, if it ran off.
+    `probabilities` are what the same classifier hears in the finished wave; `fault` says why it is no speech, if it ran off; `guides` are
+    those that steered it beside the label.
     """
 
     wave: NDArray[np.float32] = field(repr=False)
@@ -34,6 +35,7 @@ class Clip:
     vocoder: VocoderName
     probabilities: dict[str, float]
     fault: str = ""
+    guides: tuple[GuideRecord, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,10 @@ class GenerationError(DuovoxError):
     """Sampling left the range of finite numbers, or its settings cannot be met."""
 
 
+class GuideError(DuovoxError):
+    """A guide cannot be made, read, joined to a voice or asked for as it is."""
+
+
 class OutputError(DuovoxError):
     """A result cannot be written where it was asked for."""
 

@@ -6,14 +6,14 @@ counted; one multiply-accumulate is two of torch's flops. Norms and activations 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from duovox.contracts import GuideAt
+from duovox.contracts import Guide, GuideAt
 from duovox.guides import LabelGuide
 from duovox.model import Conditioned, ScoreModel
 from duovox.student import Student
@@ -47,17 +47,25 @@ def gmacs(run: Callable[[], object]) -> float:
 def count_costs(model: ScoreModel, guide_at: GuideAt = "noised") -> Costs:
     """Count one clip's evaluation, guided where `guide_at` says."""
     noised = torch.zeros(1, 1, model.mel.n_mels, model.mel.frames)
-    sigma, label = torch.ones(1), torch.zeros(1, dtype=torch.long)
+    sigma = torch.ones(1)
     network = model.classifier.network
     bridge = parameters(network.bridge) if network.bridge is not None else 0
-    guide = LabelGuide(model.classifier, label, guide_at, model.noise.sigma_min)
     return Costs(
         parameters(network) - bridge,
         parameters(model.score_network),
         gmacs(lambda: model.classifier(noised, sigma)),
         gmacs(lambda: model(noised, sigma)),
-        gmacs(lambda: Conditioned(model, label).with_gradients(noised, sigma, [guide])),
+        guided_gmacs(model, guide_at),
     )
+
+
+@torch.no_grad()
+def guided_gmacs(model: ScoreModel, guide_at: GuideAt = "noised", guides: Sequence[Guide] = ()) -> float:
+    """Billions of multiply-accumulates of one clip's evaluation, guided towards a label and by further guides."""
+    noised = torch.zeros(1, 1, model.mel.n_mels, model.mel.frames)
+    sigma, label = torch.ones(1), torch.zeros(1, dtype=torch.long)
+    own = LabelGuide(model.classifier, label, guide_at, model.noise.sigma_min)
+    return gmacs(lambda: Conditioned(model, label).with_gradients(noised, sigma, [own, *guides]))
 
 
 @torch.no_grad()

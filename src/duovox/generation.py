@@ -24,6 +24,7 @@ from duovox.contracts import ConfigError, DataError, GenerationError, OutputErro
 from duovox.files import claimed, differences, safe_name, write_whole
 from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
+from duovox.steering import ScheduledGuide, steering
 from duovox.voice import Clip, Duovox, VocoderName
 
 T = TypeVar("T")
@@ -73,11 +74,15 @@ def missing(batches: Iterable[Sequence[Request]], folder: Path) -> list[Sequence
 
 
 def generate_each(
-    voice: Duovox, batches: Iterable[Sequence[Request]], settings: SampleConfig | None = None, vocoder: VocoderName | None = None
+    voice: Duovox,
+    batches: Iterable[Sequence[Request]],
+    settings: SampleConfig | None = None,
+    vocoder: VocoderName | None = None,
+    guides: Sequence[ScheduledGuide] = (),
 ) -> Iterator[tuple[Request, Clip]]:
     """The clip of every request, a batch computed at a time. Raises what `Duovox.generate_batch` raises."""
     for batch in batches:
-        yield from zip(batch, voice.generate_batch(batch, settings, vocoder), strict=True)
+        yield from zip(batch, voice.generate_batch(batch, settings, vocoder, None, guides), strict=True)
 
 
 def write_clip(folder: Path, request: Request, clip: Clip) -> None:
@@ -117,6 +122,7 @@ def fill_folder(
     vocoder: VocoderName | None = None,
     batch: int = 8,
     go_on: Callable[[], bool] = lambda: True,
+    guides: Sequence[ScheduledGuide] = (),
 ) -> bool:
     """Make what the folder (new, or filled by this function before) lacks of a plan; asked before each batch, `go_on` may end it.
 
@@ -127,11 +133,11 @@ def fill_folder(
     """
     plan = check_plan(voice, plan)
     settings, batches = voice.settings(settings), cut(plan, batch)
-    facts = deciding_facts(voice, settings, plan[0].label is None, vocoder)
+    facts = deciding_facts(voice, settings, plan[0].label is None, vocoder, guides)
     with claimed(folder):
         settle(folder, facts)
         left = tqdm(missing(batches, folder), desc="clips", unit="batch")
-        for request, clip in generate_each(voice, takewhile(lambda _: go_on(), left), settings, vocoder):
+        for request, clip in generate_each(voice, takewhile(lambda _: go_on(), left), settings, vocoder, guides):
             write_clip(folder, request, clip)
         return not missing(batches, folder)
 
@@ -147,9 +153,14 @@ def check_plan(voice: Duovox, plan: Sequence[Request]) -> tuple[Request, ...]:
 
 
 def deciding_facts(
-    voice: Duovox, settings: SampleConfig, unconditional: bool = False, vocoder: VocoderName | None = None
+    voice: Duovox,
+    settings: SampleConfig,
+    unconditional: bool = False,
+    vocoder: VocoderName | None = None,
+    guides: Sequence[ScheduledGuide] = (),
 ) -> dict[str, Any]:
-    """All that decides a clip but its label and seed, as plain JSON values. Hashes the model: a second for a large one."""
+    """All that decides a clip but its label and seed, as plain JSON values. Hashes the model: a second for a large one. A function that
+    guides is known by its name alone."""
     config, model, own = voice.config, voice.bundle.model, voice.bundle.vocoder
     recipe = {name: value for name, value in to_dict(config.recipe).items() if name in _DECIDING}
     parts: list[Any] = [_fingerprint(model), fingerprint(own) if own is not None else "", config.digests]
@@ -163,6 +174,7 @@ def deciding_facts(
         "unconditional": unconditional,
         "sample": to_dict(settings),
         **({"arithmetic": str(model.autocast)} if model.autocast else {}),
+        **({"guides": [to_dict(guide.record) for guide in steered]} if (steered := steering(guides)) else {}),
         **({"vocoder": vocoder} if voice.choose_vocoder(vocoder) != voice.choose_vocoder(None) else {}),
     }
 

@@ -1,12 +1,13 @@
 """The public object: a bundle that listens and speaks. The command line, the page and the evaluation all call this.
 
 Takes a `Bundle`; `classify` turns sound into probabilities, `generate` turns a label and seeds into clips, `generate_batch` several
-labels at once; `calibrate` fits how far the classifier is believed at each noise level.
+labels at once, both steered by further guides where some are given; `calibrate` fits how far the classifier is believed at each
+noise level.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundl
 from duovox.calibration import Level, calibrate
 from duovox.clip import MAX_LOG_MEL, Clip, Heard, VocoderName, check_request, fault_of, refuse_faulty
 from duovox.config import PRESETS, PresetName, SampleConfig
-from duovox.contracts import NO_LABEL, BundleError, ConfigError, Denoiser, GenerationError
+from duovox.contracts import NO_LABEL, BundleError, ConfigError, Denoiser, GenerationError, GuideError
 from duovox.devices import Precision, choose_autocast
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
 from duovox.diffusion.sampling import Callback, sample, sample_jumps
-from duovox.guides import LabelGuide
+from duovox.guide_folder import GuideNetwork, read_guide
+from duovox.guides import LabelGuide, TargetGuide
 from duovox.labels import resolve
 from duovox.model import Conditioned, ScoreModel
 from duovox.networks.encoder import log_probabilities
@@ -35,6 +37,7 @@ from duovox.sound.audio import as_sound, is_file, read_excerpt
 from duovox.sound.hearing import hear
 from duovox.sound.mel import LogMel, unscale_mel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
+from duovox.steering import OWN, JoinedGuide, ScheduledGuide, aim, aim_function, check_guides, join, join_own, steering
 from duovox.student import Student, Taught
 
 __all__ = ["MAX_LOG_MEL", "Clip", "Duovox", "Heard", "VocoderName", "fault_of", "refuse_faulty"]
@@ -52,6 +55,7 @@ class Duovox:
         self._log_mel = LogMel(mel)
         self._griffin_lim = GriffinLim(mel)
         self.device = torch.device("cpu")
+        self.guides: dict[str, JoinedGuide] = {}
 
     @classmethod
     def from_pretrained(
@@ -74,8 +78,9 @@ class Duovox:
         self.device = torch.device(device)
         for model in self._models():
             model.autocast = choose_autocast(precision, self.device)
-        for module in (self.bundle.model, self.bundle.vocoder, self.bundle.student, self._log_mel, self._griffin_lim):
-            if module is not None:
+        guides = [guide.classifier for guide in self.guides.values()]
+        for module in (self.bundle.model, self.bundle.vocoder, self.bundle.student, self._log_mel, self._griffin_lim, *guides):
+            if isinstance(module, nn.Module):
                 module.to(self.device)
         return self
 
@@ -127,23 +132,66 @@ class Duovox:
         batch: int = 8,
         settings: SampleConfig | None = None,
         keep_faulty: bool = False,
+        guides: Sequence[ScheduledGuide] = (),
         **changes: Any,
     ) -> list[Clip]:
         """Generate `n` clips of `label` (see `resolve_label`; None: whatever comes), with seeds seed, seed + 1, ...
 
         A clip depends on its seed and settings alone, not on `n` or `batch`. `settings` are the bundle's own if left out; `changes` are
         fields of `SampleConfig` by name in the place of theirs (preset="quality", gamma=2, steps=20, ...), or interval=(low, high).
-        Raises `LabelError`, `ConfigError`, and `GenerationError`, also for clips that ran off to noise, unless `keep_faulty`.
+        `guides`, made by `guide` and `function_guide`, steer the clips further, and are a part of what a clip depends on.
+        Raises `LabelError`, `ConfigError`, `GuideError`, and `GenerationError`, also for clips that ran off to noise, unless `keep_faulty`.
         """
         if batch < 1:
             raise GenerationError(f"the batch must be at least 1, not {batch}")
         label = self.check_request(label, seed, n)
         chosen = self.settings(settings, **changes)
         wanted = [(label, number) for number in range(seed, seed + n)]
-        clips = [clip for start in range(0, n, batch) for clip in self.generate_batch(wanted[start : start + batch], chosen, vocoder)]
+        batches = [wanted[start : start + batch] for start in range(0, n, batch)]
+        clips = [clip for part in batches for clip in self.generate_batch(part, chosen, vocoder, None, guides)]
         if not keep_faulty:
             refuse_faulty(clips)
         return clips
+
+    def add_guide(self, source: str | Path | GuideNetwork, *, trust_code: bool = False) -> JoinedGuide:
+        """Keep a guide, from its folder or as `make_guide` gave it, under its name, for `guide` to find. Raises `GuideError`."""
+        joined = self._joined(source, trust_code)
+        if joined.name in (OWN, *self.guides):
+            raise GuideError(f"there is a guide {joined.name} already; rename the folder of one of them")
+        self.guides[joined.name] = joined
+        return joined
+
+    def guide(
+        self,
+        source: str | Path | GuideNetwork,
+        target: str | Mapping[str, float] | None = None,
+        *,
+        trust_code: bool = False,
+        **changes: Any,
+    ) -> ScheduledGuide:
+        """A guide for `generate`, computing where the voice is now: `source` is the folder of one that `duovox guide` or `make_guide` made,
+        the name of one that was added, or "own" for this voice's own classifier.
+
+        `target` is a label of the guide, or weights by label: {"three": 0.5, "five": 0.5} wants both in equal parts, {"four": -1} keeps
+        away from four. `changes` are fields of `GuideStrength` in the place of the guide's own (gamma=10, cap=0.3, ...), or
+        interval=(low, high).
+        Raises `GuideError`, `LabelError`, `ConfigError`; a guide of someone else's program is opened only with `trust_code`.
+        """
+        kept = self.guides.get(source) if isinstance(source, str) else None
+        joined = join_own(self.bundle) if source == OWN else kept or self._joined(source, trust_code)
+        return aim(joined, self.bundle, target, changes)
+
+    def function_guide(self, function: Callable[[Tensor], Tensor], name: str = "", **changes: Any) -> ScheduledGuide:
+        """A plain function of the estimated log-mel (B, 1, M, T), natural logarithm, as a guide: what it gives, (B,), is raised. Records
+        name it and say nothing else of it. `changes` as in `guide`. Raises `GuideError`, `ConfigError`."""
+        return aim_function(function, self.bundle, name or getattr(function, "__qualname__", type(function).__name__), changes)
+
+    def _joined(self, source: str | Path | GuideNetwork, trust_code: bool) -> JoinedGuide:
+        made = source if isinstance(source, GuideNetwork) else read_guide(source, trust_code)
+        joined = join(made, self.bundle)
+        if isinstance(joined.classifier, nn.Module):
+            joined.classifier.to(self.device)
+        return joined
 
     @property
     def precision(self) -> Precision:
@@ -178,19 +226,21 @@ class Duovox:
         settings: SampleConfig | None = None,
         vocoder: VocoderName | None = None,
         callback: Callback | None = None,
+        guides: Sequence[ScheduledGuide] = (),
     ) -> list[Clip]:
         """One clip for each (label, seed), all computed at once; the labels may differ, but either all are given or none.
 
         A clip that ran off to noise says so in its `fault`. `callback` is told of every evaluation of the denoiser (sigma, denoised
-        mels). Raises as `generate` does, but for faults.
+        mels), `guides` steer all clips alike. Raises as `generate` does, but for faults.
         """
         labels, seeds = [self.check_request(label, seed) for label, seed in wanted], [seed for _, seed in wanted]
         named = [label for label in labels if label is not None]
         if named and len(named) < len(labels):
             raise GenerationError("a batch cannot mix clips with a label and clips without one")
         chosen, settings = self.choose_vocoder(vocoder), self.settings(settings)
-        mels = self.sample_mels(named or None, seeds, settings, callback)
-        return self._render(mels, labels, seeds, settings, chosen)
+        mels = self.sample_mels(named or None, seeds, settings, callback, guides)
+        clips = self._render(mels, labels, seeds, settings, chosen)
+        return [replace(clip, guides=tuple(guide.record for guide in steering(guides))) for clip in clips]
 
     def generate_between(
         self,
@@ -220,17 +270,23 @@ class Duovox:
         return row
 
     def sample_mels(
-        self, label: str | Sequence[str] | Tensor | None, seeds: Sequence[int], settings: SampleConfig, callback: Callback | None = None
+        self,
+        label: str | Sequence[str] | Tensor | None,
+        seeds: Sequence[int],
+        settings: SampleConfig,
+        callback: Callback | None = None,
+        guides: Sequence[ScheduledGuide] = (),
     ) -> Tensor:
         """Scaled mels (B, 1, M, T), one per seed, of one label for all or one for each, or of shares (B, K) of the labels; unchecked, as
         the sampler leaves them."""
         mel, noise = self.config.recipe.mel, self.config.recipe.noise
         shape = (1, mel.n_mels, mel.frames)
+        check_guides(guides, settings)
         if settings.sampler == "student":
             student = self.choose_student(settings)
             taught = Taught(student, self._numbers(label, len(seeds)), settings.gamma)
             return sample_jumps(taught, seeds, shape, student.levels(settings.steps), callback, self.device)
-        denoiser = self._denoiser(label, len(seeds), settings)
+        denoiser = self._denoiser(label, len(seeds), settings, steering(guides))
         return sample(denoiser, seeds, shape, settings, noise, callback, self.device)
 
     def choose_student(self, settings: SampleConfig) -> Student:
@@ -240,8 +296,13 @@ class Duovox:
         self.bundle.student.repertoire.check(settings, self.config.recipe.sample.guide_at)
         return self.bundle.student
 
-    def _denoiser(self, label: str | Sequence[str] | Tensor | None, count: int, settings: SampleConfig) -> Denoiser:
-        return self.bundle.model if label is None else guided(self.bundle, self._numbers(label, count), settings)
+    def _denoiser(
+        self, label: str | Sequence[str] | Tensor | None, count: int, settings: SampleConfig, guides: Sequence[ScheduledGuide]
+    ) -> Denoiser:
+        if label is not None:
+            return guided(self.bundle, self._numbers(label, count), settings, guides=guides)
+        model = self.bundle.model
+        return ClassifierGuidance(Conditioned(model), tuple((one.guide, one.schedule) for one in guides)) if guides else model
 
     def _numbers(self, label: str | Sequence[str] | Tensor | None, count: int) -> Tensor:
         """The numbers (B,) of the labels, `NO_LABEL` for none; shares (B, K) as they are."""
@@ -308,14 +369,18 @@ class Duovox:
         return check_request(label, seed, n, self.resolve_label)
 
 
-def guided(bundle: Bundle, numbers: Tensor, settings: SampleConfig, gamma: Tensor | None = None) -> Denoiser:
+def guided(
+    bundle: Bundle, numbers: Tensor, settings: SampleConfig, gamma: Tensor | None = None, guides: Sequence[ScheduledGuide] = ()
+) -> Denoiser:
     """A bundle's model guided towards labels, given by their numbers (B,) or by shares (B, K) of each, as `settings` say; `gamma` (B,)
-    takes the place of theirs.
+    takes the place of theirs. Further `guides` steer all items alike.
 
     Where the number is `NO_LABEL`, gamma must be 0.
     """
     model, noise = bundle.model, bundle.config.recipe.noise
-    guide = LabelGuide(model.classifier, numbers.clamp(min=0), settings.guide_at, noise.sigma_min, bundle.config.calibration)
+    asked = (settings.guide_at, noise.sigma_min, bundle.config.calibration)
+    label_guide = LabelGuide(model.classifier, numbers.clamp(min=0), *asked)
+    towards = label_guide if numbers.ndim == 1 else TargetGuide(model.classifier, numbers, *asked)
     strength = settings.gamma if gamma is None else gamma
     schedule = GuidanceSchedule(strength, settings.guidance_low, settings.guidance_high, settings.schedule, noise.sigma_data)
-    return ClassifierGuidance(Conditioned(model, numbers), ((guide, schedule),))
+    return ClassifierGuidance(Conditioned(model, numbers), ((towards, schedule), *((one.guide, one.schedule) for one in guides)))

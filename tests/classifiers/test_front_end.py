@@ -52,6 +52,20 @@ def test_our_own_mel_in_another_scale_and_layout() -> None:
     torch.testing.assert_close(front.from_wave(noise(2)), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_linear_mel_is_the_exponential_of_ours(power: int) -> None:
+    """No logarithm, then shift and scale; what no sound reaches is held, so that an estimate that is none yet gives finite numbers."""
+    target = MelInput(log="none", power=power, shift=0.5, scale=2.0)
+    front, log_front = MelFrontEnd(SOURCE, target), MelFrontEnd(SOURCE, MelInput(power=power))
+    log_mel = LogMel(SOURCE)(noise(2))
+    torch.testing.assert_close(front(log_mel), (log_front(log_mel).exp() - 0.5) / 2)
+    torch.testing.assert_close(front.from_wave(noise(2)), (log_front.from_wave(noise(2)).exp() - 0.5) / 2)
+    assert front(torch.full((1, 1, 80, 64), 1000.0)).isfinite().all()
+    source = log_mel.requires_grad_()
+    (gradient,) = torch.autograd.grad(front(source).sum(), source)
+    assert gradient.isfinite().all() and gradient.any()
+
+
 def test_a_higher_floor_than_ours_is_kept() -> None:
     quiet = torch.full((1, 1, 80, 64), math.log(SOURCE.floor))
     assert MelFrontEnd(SOURCE, MelInput(floor=1e-2))(quiet).min() >= math.log(1e-2)

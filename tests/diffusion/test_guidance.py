@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from duovox.config import NoiseConfig
-from duovox.contracts import Evaluation, Guide, GuideAt
+from duovox.contracts import Evaluation, Guide, GuideAt, GuideError
 from duovox.diffusion.guidance import ClassifierGuidance, Guidable, GuidanceSchedule
+from duovox.diffusion.ideal import IdealDenoiser
 from duovox.diffusion.noise import sigma_grid
 from duovox.diffusion.sampler import heun
 
@@ -196,3 +197,113 @@ def test_unguided_sampling_draws_the_labels_as_often_as_they_come() -> None:
     ends = heun(guided(Mixture(torch.zeros(900, dtype=torch.long)), GuidanceSchedule(0.0)), noised, sigma_grid(60, config)).reshape(900, 2)
     share = torch.cdist(ends, MEANS).argmin(dim=1).bincount(minlength=3) / 900
     torch.testing.assert_close(share.double(), PRIOR, rtol=0, atol=4 * 0.5 / math.sqrt(900))
+
+
+# Caps
+
+
+@dataclass(frozen=True)
+class Line:
+    """A guide that wants the estimate along `direction` (2,): its gradient through the ideal denoiser is Cov(clean) direction / sigma^2."""
+
+    direction: Tensor
+    at: GuideAt = "estimate"
+
+    def log_probability(self, seen: Evaluation) -> Tensor:
+        assert seen.denoised is not None
+        return (seen.denoised * self.direction).flatten(1).sum(dim=1)
+
+
+POINTS = torch.tensor([[2.0, 0.0], [-2.0, 0.5], [0.0, -1.0]], dtype=torch.float64).reshape(3, 1, 1, 2)
+
+
+def posterior_shift(noised: Tensor, sigma: Tensor, direction: Tensor) -> Tensor:
+    """sigma^2 d(direction . estimate) / d noised = Cov(clean | noised) direction, from the three points by hand."""
+    clean = POINTS.reshape(3, 2)
+    distance = (noised.reshape(-1, 1, 2) - clean).square().sum(dim=2)
+    weights = (-distance / (2 * sigma.square()[:, None])).softmax(dim=1)
+    centred = clean - (weights @ clean)[:, None]
+    return torch.einsum("bk,bki,bkj,j->bi", weights, centred, centred, direction).reshape(noised.shape)
+
+
+def test_a_guide_at_the_estimate_shifts_by_the_posterior_covariance() -> None:
+    sigma, direction = torch.full((6,), 1.0, dtype=torch.float64), torch.tensor([0.6, -0.8], dtype=torch.float64)
+    ideal, noised = IdealDenoiser(POINTS), points(sigma)
+    found = ClassifierGuidance(Guidable(ideal), ((Line(direction), GuidanceSchedule(2.0)),))(noised, sigma)
+    torch.testing.assert_close(found - ideal(noised, sigma), 2 * posterior_shift(noised, sigma, direction))
+
+
+def test_a_cap_limits_the_root_mean_square_of_each_items_shift_and_keeps_its_direction() -> None:
+    sigma, direction = torch.full((6,), 1.0, dtype=torch.float64), torch.tensor([0.6, -0.8], dtype=torch.float64)
+    ideal, noised = IdealDenoiser(POINTS), points(sigma)
+    free = 2 * posterior_shift(noised, sigma, direction)
+    size = free.square().mean(dim=(1, 2, 3)).sqrt()
+    cap = float(size.sort().values[3])
+    found = ClassifierGuidance(Guidable(ideal), ((Line(direction), GuidanceSchedule(2.0, cap=cap)),))(noised, sigma) - ideal(noised, sigma)
+    expected = free * (cap / size).clamp(max=1).reshape(6, 1, 1, 1)
+    torch.testing.assert_close(found, expected)
+    assert 0 < int((size > cap).sum()) < 6
+
+
+def test_a_cap_of_one_guide_leaves_the_others_alone() -> None:
+    sigma, direction = torch.full((6,), 1.0, dtype=torch.float64), torch.tensor([0.6, -0.8], dtype=torch.float64)
+    ideal, noised = Guidable(IdealDenoiser(POINTS)), points(sigma)
+    parts = [(Line(direction), GuidanceSchedule(1.0)), (Line(direction.flip(0)), GuidanceSchedule(5.0, cap=0.1))]
+    alone = [ClassifierGuidance(ideal, (part,))(noised, sigma) - ideal(noised, sigma) for part in parts]
+    both = ClassifierGuidance(ideal, tuple(parts))(noised, sigma) - ideal(noised, sigma)  # type: ignore[arg-type]
+    torch.testing.assert_close(both, alone[0] + alone[1])
+
+
+def test_guides_without_a_cap_are_differentiated_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three guides, one capped, at two places: one backward for those at the noised data, one for the free and one for the capped one at
+    the estimate; the shift is the sum of what each does alone."""
+    sigma, label = torch.full((6,), 1.0, dtype=torch.float64), Posterior(one_hot(LABEL))
+    mixture, noised = Mixture(LABEL), points(sigma)
+    parts: list[tuple[Guide, GuidanceSchedule]] = [
+        (label, GuidanceSchedule(1.0)),
+        (Posterior(one_hot(LABEL.roll(1))), GuidanceSchedule(0.5)),
+        (Line(torch.ones(2, dtype=torch.float64)), GuidanceSchedule(1.0)),
+        (Line(torch.ones(2, dtype=torch.float64)), GuidanceSchedule(1.0, cap=0.05)),
+    ]
+    alone = [ClassifierGuidance(mixture, (part,))(noised, sigma) - mixture(noised, sigma) for part in parts]
+    backwards: list[int] = []
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *inputs, **options: backwards.append(1) or grad(*inputs, **options))  # type: ignore[func-returns-value]
+    together = ClassifierGuidance(mixture, tuple(parts))(noised, sigma) - mixture(noised, sigma)
+    torch.testing.assert_close(together, sum(alone))
+    assert len(backwards) == 3
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A guide whose gradient is no number for the items `where`."""
+
+    where: Tensor
+    at: GuideAt = "noised"
+
+    def __str__(self) -> str:
+        return "the guide lost-x"
+
+    def log_probability(self, seen: Evaluation) -> Tensor:
+        total = seen.noised.flatten(1).sum(dim=1)
+        return torch.where(self.where, 0 * total, total.square() + 1).sqrt()
+
+
+def test_a_gradient_that_is_no_number_is_one_line_with_guide_and_level() -> None:
+    sigma = torch.full((6,), 40.0, dtype=torch.float64)
+    guidance = ClassifierGuidance(Mixture(LABEL), ((Lost(LABEL == 1), GuidanceSchedule(1.0, cap=0.3)),))
+    with pytest.raises(
+        GuideError, match=r"^the guide lost-x gives no finite gradient at noise level 40; let it guide at lower noise alone"
+    ):
+        guidance(points(sigma), sigma)
+
+
+def test_an_item_whose_scale_is_zero_or_that_ran_off_is_not_the_guides_fault() -> None:
+    sigma = torch.tensor([1.0, 1.0, 1.0, 40.0, 1.0, 40.0], dtype=torch.float64)
+    noised = points(torch.ones(6, dtype=torch.float64))
+    noised[0] = torch.nan
+    lost = Lost(torch.tensor([True, False, False, True, False, True]))
+    plain = Mixture(LABEL)(noised, sigma)
+    found = ClassifierGuidance(Mixture(LABEL), ((lost, GuidanceSchedule(1.0, high=10.0, cap=0.3)),))(noised, sigma)
+    assert torch.equal(found[[3, 5]], plain[[3, 5]]) and found[[1, 2, 4]].isfinite().all()
+    torch.testing.assert_close((found - plain)[[1, 2, 4]].square().mean(dim=(1, 2, 3)).sqrt(), torch.full((3,), 0.3, dtype=torch.float64))

@@ -118,7 +118,7 @@ def held(voice: Duovox, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Make the voice denoise until it is stopped; gives the number of batches that came to their end."""
     ended: list[int] = []
 
-    def generate_batch(items: Any, settings: Any, vocoder: Any, watch: Any) -> Any:
+    def generate_batch(items: Any, settings: Any, vocoder: Any, watch: Any, guides: Any) -> Any:
         try:
             while True:
                 watch(1.0, None)

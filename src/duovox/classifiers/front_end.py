@@ -76,7 +76,10 @@ class MelFrontEnd(nn.Module):
     def _finish(self, x: Tensor) -> Tensor:
         """Natural log of the mel (B, M, T) -> the classifier's logarithm, normalisation, scale and layout."""
         target = self.target
-        x = x * {"ln": 1.0, "log10": 1 / math.log(10), "db": 10 / math.log(10)}[target.log]
+        if target.log == "none":
+            x = x.clamp(max=target.power * LOUDEST).exp()
+        else:
+            x = x * {"ln": 1.0, "log10": 1 / math.log(10), "db": 10 / math.log(10)}[target.log]
         if target.normalise == "item":
             x = standardise(x, (1, 2))
         if target.normalise == "whisper":

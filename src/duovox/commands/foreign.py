@@ -53,9 +53,9 @@ def taps(
     from duovox.classifiers.loading import load_network
     from duovox.repurposing import layers_of
 
-    loaded = load_network(source, weights, _json_object(arguments))
+    loaded = load_network(source, weights, json_object(arguments))
     features, kind = read_input(takes) if takes else None, None if output_kind == "auto" else output_kind
-    with _in_the_shells_words():
+    with in_the_shells_words():
         made = layers_of(loaded, features, output=output, output_kind=kind, recipe=recipe, vocoder=_vocoder_of(vocoder))
     print(made.layers_table(all_layers))
 
@@ -99,10 +99,10 @@ def repurpose_classifier(
     from duovox.repurposing import repurpose
     from duovox.repurposing.table import nothing_to_tap
 
-    loaded = load_network(source, weights, _json_object(arguments))
+    loaded = load_network(source, weights, json_object(arguments))
     names = [name.strip() for name in labels.split(",")] if labels else None
     features, kind = read_input(takes) if takes else None, None if output_kind == "auto" else output_kind
-    with _in_the_shells_words():
+    with in_the_shells_words():
         made = repurpose(
             loaded, names, features, taps or None, output=output, output_kind=kind, conditioned=conditioned, recipe=recipe,
             vocoder=_vocoder_of(vocoder),
@@ -136,7 +136,7 @@ def _next_commands(made: Repurposed, data: Path, out: Path, recipe: Path, vocode
 
 
 @contextmanager
-def _in_the_shells_words() -> Iterator[None]:
+def in_the_shells_words() -> Iterator[None]:
     """Errors raised within name the arguments of `repurpose`, as labels=...; here they name the options instead, as --labels."""
     try:
         yield
@@ -156,7 +156,7 @@ def _vocoder_of(bundle: str | None) -> Any:
     return vocoder
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
     try:
         return dict(json.loads(text))
     except (TypeError, ValueError) as error:

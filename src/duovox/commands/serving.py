@@ -17,6 +17,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    guide: tuple[Path, ...] = (),
     trust_code: bool = False,
     max_batch: int = 16,
     wait_ms: float = 5,
@@ -34,7 +35,8 @@ def serve(
         host: Address to listen on; 0.0.0.0 is every address of this machine.
         port: Port to listen on; 0 takes a free one.
         device: Where to compute; auto takes CUDA where there is one.
-        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        guide: Folders made by `duovox guide`: what may steer clips beside the word, in the API and on the page.
+        trust_code: Run the code that a bundle or a guide of someone else's classifier names or holds.
         max_batch: Clips computed at once.
         wait_ms: How long the first clip of a batch waits for others.
         queue: With so many clips waiting, further requests are turned away (429).
@@ -66,6 +68,9 @@ def serve(
         from duovox.devices import choose_device
         from duovox.voice import Duovox
 
-        return Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
+        voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
+        for folder in guide:
+            voice.add_guide(folder, trust_code=trust_code)
+        return voice
 
     run_server(load, config)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from tyro.conf import Positional, arg
 
 from duovox import __version__
 from duovox.commands.options import Sampling, SamplingOptions, open_voice, refuse_existing
-from duovox.config import to_dict
+from duovox.config import SampleConfig, to_dict
 from duovox.contracts import ConfigError, DuovoxError, OutputError
 from duovox.files import safe_name, write_whole
 from duovox.shipped import DEFAULT_BUNDLE
@@ -32,6 +32,7 @@ def generate(
     n: int = 1,
     seed: int = 0,
     sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
+    guide: tuple[str, ...] = (),
     vocoder: Literal["neural", "griffin_lim"] | None = None,
     bundle: str = DEFAULT_BUNDLE,
     model: Path | None = None,
@@ -55,10 +56,12 @@ def generate(
         n: How many clips; their seeds are seed, seed + 1, ...
         seed: Seed of the first clip. The same seed and settings give the same clip.
         sampling: Settings of sampling, the bundle's own where left out.
+        guide: Guides that steer the clip further, each as FOLDER-LABEL:GAMMA with a folder made by `duovox guide`; own is this voice's own
+            classifier. LABEL may be several with weights (three=0.5,five=0.5; four=-1 keeps away from it).
         vocoder: How the mel becomes sound.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
         model: A folder made by `duovox export`, in the place of a bundle; runs without PyTorch.
-        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        trust_code: Run the code that a bundle or a guide of someone else's classifier names or holds.
         format: Format of the clips in a folder.
         spectrogram: Also write each clip's log-mel as a PNG picture.
         batch: Clips computed at once; changes speed and memory, not the clips.
@@ -75,11 +78,12 @@ def generate(
     voice = open_voice(bundle, model, trust_code, device, precision)
     wanted = voice.check_request(None if label == "any" and label not in voice.labels else label, seed, n)
     settings = voice.settings(**sampling.given())
+    steer = _steering(voice, guide, trust_code, settings)
     if wanted is not None and wanted != label:  # asked for by another name
         places = _free_paths(out, wanted, seed, n, format, spectrogram, force)
     faulty: list[Clip] = []
     batches = (range(first, min(first + batch, seed + n)) for first in range(seed, seed + n, batch))
-    made = (clip for seeds in batches for clip in voice.generate_batch([(wanted, one) for one in seeds], settings, vocoder))
+    made = (clip for seeds in batches for clip in voice.generate_batch([(wanted, one) for one in seeds], settings, vocoder, **steer))
     for path, clip in zip(places, made, strict=True):
         if clip.fault:
             faulty.append(clip)
@@ -88,6 +92,22 @@ def generate(
             print(f"{printable(str(path))}: {_summary(clip)}")
     if not keep_faulty:
         refuse_faulty(faulty, n)
+
+
+def _steering(voice: Any, guide: tuple[str, ...], trust_code: bool, settings: SampleConfig) -> dict[str, Any]:
+    """What `generate_batch` is told of the guides. Raises `ConfigError` for an exported voice, which takes none."""
+    if not guide:
+        return {}
+    from duovox.lite.voice import Voice
+
+    if isinstance(voice, Voice):
+        raise ConfigError("--guide needs PyTorch: an exported voice takes no guides; give --bundle in the place of --model")
+    from duovox.commands.guiding import read_guides
+    from duovox.steering import check_guides
+
+    guides = read_guides(voice, guide, trust_code)
+    check_guides(guides, settings)
+    return {"guides": guides}
 
 
 def _summary(clip: Clip) -> str:
@@ -125,6 +145,7 @@ def _write_clip(path: Path, clip: Clip, made_by: dict[str, str], spectrogram: bo
         "label": clip.label,
         "seed": clip.seed,
         "settings": to_dict(clip.settings),
+        **({"guides": [to_dict(guide) for guide in clip.guides]} if clip.guides else {}),
         "vocoder": clip.vocoder,
         **made_by,
         "duovox": __version__,

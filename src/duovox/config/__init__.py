@@ -6,6 +6,7 @@ A setting stands here once and nowhere else. Nothing here imports torch, so that
 from duovox.config.diffusion import PRESETS, Calibration, NoiseConfig, PresetName, SampleConfig, SamplerName, ScheduleName
 from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
 from duovox.config.fields import check_labels, check_languages, from_dict, to_dict, to_json
+from duovox.config.guiding import MAX_GUIDES, GuideConfig, GuideRecord, GuideStrength, check_target, read_target, write_target
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.recipe import Recipe, read_recipe, write_recipe
 from duovox.config.sound import MelConfig, MelScale, VocoderConfig
@@ -13,10 +14,14 @@ from duovox.config.student import Repertoire, Schooling, SolutionConfig, Student
 from duovox.config.training import SeenConfig, TrainConfig, with_updates
 
 __all__ = [
+    "MAX_GUIDES",
     "PRESETS",
     "Calibration",
     "EncoderConfig",
     "ExternalConfig",
+    "GuideConfig",
+    "GuideRecord",
+    "GuideStrength",
     "MelConfig",
     "MelInput",
     "MelScale",
@@ -39,11 +44,14 @@ __all__ = [
     "WaveInput",
     "check_labels",
     "check_languages",
+    "check_target",
     "from_dict",
     "read_input",
     "read_recipe",
+    "read_target",
     "to_dict",
     "to_json",
     "with_updates",
     "write_recipe",
+    "write_target",
 ]

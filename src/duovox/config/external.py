@@ -15,11 +15,11 @@ from duovox.text import read_text
 
 @dataclass(frozen=True)
 class MelInput:
-    """The log-mel spectrogram that a classifier of someone else's takes: (log(max(mel, floor)) - shift) / scale.
+    """The mel spectrogram that a classifier of someone else's takes: (log(max(mel, floor)) - shift) / scale.
 
     Centred framing (frame t around sample t * hop_length), Hann window, triangular filters. `power` 1 is the magnitude, 2 the
-    power spectrum; `log` "db" is 10 log10. `normalise` comes before shift and scale: `item` is mean 0 and standard deviation 1
-    per clip, `whisper` is (max(x, max(x) - 8) + 4) / 4. The defaults are our own mel, unscaled.
+    power spectrum; `log` "db" is 10 log10, "none" leaves the mel linear. `normalise` comes before shift and scale: `item` is mean 0
+    and standard deviation 1 per clip, `whisper` is (max(x, max(x) - 8) + 4) / 4. The defaults are our own mel, unscaled.
     """
 
     sample_rate: int = 16000
@@ -33,7 +33,7 @@ class MelInput:
     filters: Literal["slaney", "htk"] = "slaney"
     filter_norm: Literal["slaney", "none"] = "slaney"
     power: int = 1
-    log: Literal["ln", "log10", "db"] = "ln"
+    log: Literal["ln", "log10", "db", "none"] = "ln"
     floor: float = 1e-5
     normalise: Literal["none", "item", "whisper"] = "none"
     shift: float = 0.0

@@ -6,14 +6,16 @@ d log p_i / d noised, is, in terms of the denoised data, denoised + sum_i gamma_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from duovox.config import ScheduleName
-from duovox.contracts import Denoiser, Evaluation, GuidableDenoiser, Guide, expand_to
+from duovox.contracts import Denoiser, Evaluation, GuidableDenoiser, Guide, GuideAt, GuideError, expand_to
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class GuidanceSchedule:
 
     `schedule` weighs gamma by a share of the noised data's variance sigma_data^2 + sigma^2: `early` by the noise's, near 1 at first
     and 0 at the end of sampling; `late` by the data's, the other way round.
+
+    `cap` is the most that the root mean square of the shift of an item may be at one evaluation; a larger shift keeps its direction.
     """
 
     gamma: float | Tensor
@@ -30,6 +34,7 @@ class GuidanceSchedule:
     high: float = float("inf")
     schedule: ScheduleName = "constant"
     sigma_data: float = 0.5
+    cap: float = math.inf
 
     def at(self, sigma: Tensor) -> Tensor:
         """The guidance scale (B,) at sigma (B,)."""
@@ -43,21 +48,68 @@ class GuidanceSchedule:
 class ClassifierGuidance:
     """`denoiser` steered by guides, each with a schedule of its own. A guide whose scale is 0 everywhere is not asked.
 
-    With one guide at a constant gamma of 1, and exact parts, this is the score of p(noised | wanted).
+    With one guide at a constant gamma of 1, and exact parts, this is the score of p(noised | wanted). Guides share the denoiser's forward;
+    one that has a cap takes a backward of its own, those without one are differentiated together. Raises `GuideError` where a guide
+    with a cap has a gradient that is not finite.
     """
 
     denoiser: GuidableDenoiser
     guides: tuple[tuple[Guide, GuidanceSchedule], ...]
 
     def __call__(self, noised: Tensor, sigma: Tensor) -> Tensor:
-        scales = [(guide, schedule.at(sigma)) for guide, schedule in self.guides]
-        active = [(guide, scale) for guide, scale in scales if bool(scale.any())]
+        scales = [(guide, schedule.at(sigma), schedule.cap) for guide, schedule in self.guides]
+        active = joined([part for part in scales if bool(part[1].any())])
         if not active:
             return self.denoiser(noised, sigma)
-        denoised, gradients = self.denoiser.with_gradients(noised, sigma, [guide for guide, _ in active])
-        for (_, scale), gradient in zip(active, gradients, strict=True):
-            denoised = denoised + expand_to(scale * sigma.square(), noised) * gradient
+        denoised, gradients = self.denoiser.with_gradients(noised, sigma, [guide for guide, _, _ in active])
+        for (guide, scale, cap), gradient in zip(active, gradients, strict=True):
+            shift = expand_to(scale * sigma.square(), noised) * gradient
+            denoised = denoised + (shift if math.isinf(cap) else limited(shift, cap, noised, scale, guide, sigma))
         return denoised
+
+
+ScaledGuide = tuple[Guide, Tensor, float]
+"""A guide, its scale (B,) at the noise level at hand, and its cap."""
+
+
+def joined(guides: Sequence[ScaledGuide]) -> list[ScaledGuide]:
+    """The same guides, those without a cap that look at the same place as one: the gradient of a sum is the sum of the gradients."""
+    capped = [part for part in guides if not math.isinf(part[2])]
+    free = [part for part in guides if math.isinf(part[2])]
+    places: tuple[GuideAt, ...] = get_args(GuideAt)
+    return [*(one for at in places for one in _together(at, [part for part in free if part[0].at == at])), *capped]
+
+
+def _together(at: GuideAt, parts: Sequence[ScaledGuide]) -> Sequence[ScaledGuide]:
+    if len(parts) < 2:
+        return parts
+    whole = WeightedSum(at, tuple((guide, scale) for guide, scale, _ in parts))
+    return [(whole, torch.ones_like(parts[0][1]), math.inf)]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedSum:
+    """Guides that look at the same place as one guide: the sum of their log-probabilities, each times its weight (B,)."""
+
+    at: GuideAt
+    parts: tuple[tuple[Guide, Tensor], ...]
+
+    def log_probability(self, seen: Evaluation) -> Tensor:
+        return torch.stack([weight * guide.log_probability(seen) for guide, weight in self.parts]).sum(dim=0)
+
+
+def limited(shift: Tensor, cap: float, noised: Tensor, scale: Tensor, guide: Guide, sigma: Tensor) -> Tensor:
+    """The shift (B, ...) of a guide with a root mean square of at most `cap` an item; nothing where the scale (B,) is 0 or the noised data
+    ran off by themselves. Raises `GuideError` where it is not finite otherwise."""
+    asked = (scale != 0) & noised.flatten(1).isfinite().all(dim=1)
+    lost = asked & ~shift.flatten(1).isfinite().all(dim=1)
+    if bool(lost.any()):
+        raise GuideError(
+            f"{guide} gives no finite gradient at noise level {sigma[lost][0].item():.3g}; let it guide at lower noise alone, or by less"
+        )
+    shift = torch.where(expand_to(asked, shift), shift, torch.zeros_like(shift))
+    size = shift.flatten(1).square().mean(dim=1).sqrt()
+    return shift * expand_to((cap / size.clamp(min=1e-12)).clamp(max=1), shift)
 
 
 @dataclass(frozen=True)

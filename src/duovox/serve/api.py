@@ -6,9 +6,9 @@ Takes checked requests from FastAPI; gives answers made by `replies`. Nothing of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, UploadFile
@@ -17,16 +17,23 @@ from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
+from duovox.config import SampleConfig
+from duovox.contracts import GuideError
 from duovox.serve.metrics import Metrics
 from duovox.serve.refusals import CLIENT_LEFT, RefusedError
 from duovox.serve.replies import classify_reply, generate_reply, model_reply, sound_file
 from duovox.serve.sampling import changed
-from duovox.serve.schemas import ClassifyReply, Format, GenerateReply, GenerateRequest, ModelReply, Problem, Status
+from duovox.serve.schemas import ClassifyReply, Format, GenerateReply, GenerateRequest, GuideRequest, ModelReply, Problem, Status
 from duovox.serve.settings import ServeConfig
 from duovox.serve.strictness import StrictRoute, check_form
 from duovox.serve.tasks import Listen, Speak, Spoken
 from duovox.serve.uploads import read_upload
 from duovox.serve.worker import Worker
+from duovox.text import printable
+
+if TYPE_CHECKING:
+    from duovox.steering import ScheduledGuide
+    from duovox.voice import Duovox
 
 Coded = TypeVar("Coded")
 
@@ -88,7 +95,8 @@ class Api:
         wanted = wanted.model_copy(update={"label": voice.check_request(wanted.label, wanted.seed, wanted.n)})
         settings = changed(voice.config.recipe.sample, wanted.model_dump(), wanted.interval)
         voice.check_preset(settings)
-        task = Speak(settings, voice.choose_vocoder(wanted.vocoder), labelled=wanted.label is not None, frames=wanted.frames)
+        guides = chosen_guides(voice, wanted.guides, settings)
+        task = Speak(settings, voice.choose_vocoder(wanted.vocoder), wanted.label is not None, wanted.frames, guides)
         items = [(wanted.label, seed) for seed in range(wanted.seed, wanted.seed + wanted.n)]
         spoken: list[Spoken] = await self._results(request, self.worker.submit(task, items))
         if not wanted.keep_faulty:
@@ -125,6 +133,18 @@ class Api:
     async def _code(self, work: Callable[[], Coded]) -> Coded:
         """Do what takes a while in a thread of its own."""
         return await asyncio.get_running_loop().run_in_executor(self.coders, work)
+
+
+def chosen_guides(voice: Duovox, wanted: Sequence[GuideRequest], settings: SampleConfig) -> tuple[ScheduledGuide, ...]:
+    """The guides that a request names, of those that were given at the start: a name of a request is never a path. Raises `DuovoxError`."""
+    from duovox.steering import OWN, check_guides
+
+    for one in wanted:
+        if one.name not in (OWN, *voice.guides):
+            raise GuideError(f"this server has no guide {printable(repr(one.name))}; it has {', '.join((*voice.guides, OWN))}")
+    guides = tuple(voice.guide(one.name, one.target, gamma=one.gamma) for one in wanted)
+    check_guides(guides, settings)
+    return guides
 
 
 async def client_left(request: Request) -> None:

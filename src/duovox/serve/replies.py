@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import shlex
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from duovox import __version__
-from duovox.config import SampleConfig
+from duovox.config import MAX_GUIDES, GuideRecord, SampleConfig
 from duovox.serve.pictures import picture
 from duovox.serve.sampling import Change, Setting, describe, differing, ends, plain
 from duovox.serve.schemas import (
@@ -19,13 +19,15 @@ from duovox.serve.schemas import (
     FrameReply,
     GenerateReply,
     GenerateRequest,
+    GuideOffer,
+    GuideReply,
     Limits,
     MelShape,
     ModelReply,
     Parameters,
     SettingsReply,
 )
-from duovox.serve.settings import FEWEST_STEPS, MAX_CLIPS, MOST, ServeConfig
+from duovox.serve.settings import FEWEST_STEPS, MAX_CLIPS, MOST, MOST_GUIDED, ServeConfig
 from duovox.serve.tasks import Speak, Spoken
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.audio import encode_audio
@@ -58,11 +60,16 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         presets={name: plain(begun) for name, begun in voice.presets().items()},
         fewest_steps=_fewest_steps(voice),
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
+        guides=[
+            GuideOffer(name=one.name, labels=list(one.labels), gamma=one.strength.gamma, digest=one.digest) for one in voice.guides.values()
+        ],
         samplers=next(setting.choices or [] for setting in settings if setting.name == "sampler"),
         limits=Limits(
             n=MAX_CLIPS,
             steps=int(MOST["steps"]),
             gamma=MOST["gamma"],
+            guides=MAX_GUIDES,
+            guide_gamma=MOST_GUIDED,
             upload_bytes=config.upload_bytes,
             upload_seconds=config.upload_seconds,
         ),
@@ -86,13 +93,14 @@ def _fewest_steps(voice: Duovox) -> dict[str, int]:
 
 def generate_reply(spoken: list[Spoken], wanted: GenerateRequest, task: Speak, voice: Duovox, bundle: str) -> GenerateReply:
     """The answer to `wanted`, which was done as `task` by the voice of the bundle of that name."""
-    changes = differing(task.settings, voice.config.recipe.sample)
+    changes, guides = differing(task.settings, voice.config.recipe.sample), [guide.record for guide in task.guides]
     return GenerateReply(
         clips=[clip_reply(one, wanted) for one in spoken],
         settings=settings_reply(task.settings, task.vocoder),
+        guides=[GuideReply(name=one.name, target=one.target, gamma=one.strength.gamma, digest=one.digest) for one in guides],
         digest=voice.config.digest,
-        command=command_line(wanted, changes, bundle),
-        python=python_code(wanted, changes, bundle),
+        command=command_line(wanted, changes, bundle, guides),
+        python=python_code(wanted, changes, bundle, guides),
     )
 
 
@@ -132,13 +140,15 @@ def settings_reply(settings: SampleConfig, vocoder: VocoderName) -> SettingsRepl
     return SettingsReply(**plain(settings), interval=(low, None if math.isinf(high) else high), vocoder=vocoder)
 
 
-def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: str) -> str:
-    """The command that gives the same clips; `changes` are the settings that are not the bundle's own."""
+def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: str, guides: Sequence[GuideRecord] = ()) -> str:
+    """The command that gives the same clips; `changes` are the settings that are not the bundle's own. Guides are named as here: their
+    folders are to be where the command is run."""
     words = ["duovox", "generate", "any" if wanted.label is None else wanted.label]
     words += ["--n", str(wanted.n)] if wanted.n > 1 else []
     words += ["--seed", str(wanted.seed)]
     for name, value in changes.items():
         words += _flag(name, value)
+    words += ["--guide", *(f"{guide.called}:{guide.strength.gamma:g}" for guide in guides)] if guides else []
     words += ["--vocoder", wanted.vocoder] if wanted.vocoder else []
     words += ["--keep-faulty"] if wanted.keep_faulty else []
     words += ["--bundle", bundle] if bundle != DEFAULT_BUNDLE else []
@@ -153,14 +163,23 @@ def _flag(name: str, value: Change) -> list[str]:
     return [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
 
 
-def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: str) -> str:
+def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: str, guides: Sequence[GuideRecord] = ()) -> str:
     """The Python that gives the same clips."""
     given = [repr(wanted.label), f"n={wanted.n}", f"seed={wanted.seed}"]
     given += [f"{name}={_literal(value)}" for name, value in changes.items()]
     given += [f"vocoder={wanted.vocoder!r}"] if wanted.vocoder else []
     given += ["keep_faulty=True"] if wanted.keep_faulty else []
     source = repr(bundle) if bundle != DEFAULT_BUNDLE else ""
+    if guides:
+        made = ", ".join(f"voice.guide({guide.name!r}, {_target(guide)}, gamma={guide.strength.gamma!r})" for guide in guides)
+        said = f"clips = voice.generate({', '.join(given)}, guides=[{made}])"
+        return f"from duovox import Duovox\n\nvoice = Duovox.from_pretrained({source})\n{said}\n"
     return f"from duovox import Duovox\n\nclips = Duovox.from_pretrained({source}).generate({', '.join(given)})\n"
+
+
+def _target(guide: GuideRecord) -> str:
+    """A target as Python has it: a label alone, or labels with weights."""
+    return repr(next(iter(guide.target)) if list(guide.target.values()) == [1.0] else guide.target)
 
 
 def _literal(value: Change) -> str:

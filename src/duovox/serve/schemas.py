@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from duovox.config import MAX_GUIDES
 from duovox.serve.sampling import SampleReply, SampleRequest, Scalar, Setting
-from duovox.serve.settings import MAX_CLIPS
+from duovox.serve.settings import MAX_CLIPS, MOST_GUIDED
 
 Format = Literal["wav", "flac", "ogg"]
 VocoderChoice = Literal["neural", "griffin_lim"]
@@ -23,6 +24,42 @@ class WordsRequest(BaseModel):
     seed: int = Field(0, strict=True, ge=0, le=2**63 - MAX_CLIPS, description="The same seed and settings give the same clip.")
 
 
+Label = Annotated[str, Field(max_length=100)]
+Weight = Annotated[float, Field(strict=True, ge=-10, le=10, allow_inf_nan=False)]
+
+
+class GuideRequest(BaseModel):
+    """A guide that steers the clip further, one of those that /v1/model lists."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Label = Field(description="What the guide is called.")
+    target: Label | dict[Label, Weight] = Field(
+        description="What is wanted: a label of the guide, or labels with weights; below 0 keeps away from a label."
+    )
+    gamma: float | None = Field(
+        None, strict=True, ge=0, le=MOST_GUIDED, allow_inf_nan=False, description="How strongly it guides; null for the guide's own."
+    )
+
+
+class GuideReply(BaseModel):
+    """A guide that a clip was steered by; `digest` is the identity of its network."""
+
+    name: str
+    target: dict[str, float]
+    gamma: float
+    digest: str
+
+
+class GuideOffer(BaseModel):
+    """A guide that may be asked for: what can be wanted of it, and how strongly it guides unless told otherwise."""
+
+    name: str
+    labels: list[str]
+    gamma: float
+    digest: str
+
+
 class GenerateRequest(SampleRequest, WordsRequest):  # type: ignore[misc]  # its fields are those of SampleConfig
     """Words to speak. What is left out is the bundle's own."""
 
@@ -31,6 +68,7 @@ class GenerateRequest(SampleRequest, WordsRequest):  # type: ignore[misc]  # its
     interval: tuple[Sigma, Sigma | None] | None = Field(
         None, description="In the place of guidance_low and guidance_high: both at once; null for no upper end."
     )
+    guides: list[GuideRequest] = Field([], max_length=MAX_GUIDES, description="Guides beside the label; each costs time.")
     vocoder: VocoderChoice | None = Field(None, description="How the mel becomes sound.")
     format: Format = Field("wav", description="Format of the sound in a JSON answer.")
     mel: bool = Field(False, strict=True, description="Also give each clip's log-mel as a picture.")
@@ -83,6 +121,7 @@ class GenerateReply(BaseModel):
 
     clips: list[ClipReply]
     settings: SettingsReply
+    guides: list[GuideReply]
     digest: str
     command: str
     python: str
@@ -118,13 +157,16 @@ class Limits(BaseModel):
     n: int
     steps: int
     gamma: float
+    guides: int
+    guide_gamma: float
     upload_bytes: int
     upload_seconds: float
 
 
 class ModelReply(BaseModel):
     """The model that speaks here, and what may be asked of it. With fewer than `fewest_steps` a sampler gives noise, which is refused.
-    `languages` has the code of the language of each label that has one, `presets` the settings that each preset begins with."""
+    `languages` has the code of the language of each label that has one, `presets` the settings that each preset begins with, `guides`
+    what may steer beside a label."""
 
     name: str
     labels: list[str]
@@ -140,6 +182,7 @@ class ModelReply(BaseModel):
     fewest_steps: dict[str, int]
     vocoders: list[VocoderChoice]
     samplers: list[str]
+    guides: list[GuideOffer]
     limits: Limits
     version: str
 

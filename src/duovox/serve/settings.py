@@ -18,6 +18,9 @@ MAX_CLIPS = 16
 MOST = {"steps": 100, "gamma": 20.0}
 """The most that one request may ask for of a setting of sampling; of others, what `SampleConfig` takes."""
 
+MOST_GUIDED = 100.0
+"""The most that a request may ask of the strength of a guide."""
+
 FEWEST_STEPS = {"heun": 7, "dpmpp_2m": 6, "euler_maruyama": 10}
 """Steps from which on no clip of a sampler ran off to noise (docs/serve.md has the figures); the page's slider starts there."""
 

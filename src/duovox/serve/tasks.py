@@ -14,6 +14,7 @@ from duovox.config import SampleConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from duovox.steering import ScheduledGuide
     from duovox.voice import Clip, Duovox, Heard, VocoderName
 
 MAX_FRAMES = 24
@@ -39,12 +40,14 @@ class Spoken:
 
 @dataclass(frozen=True)
 class Speak:
-    """Generate clips; items are (label, seed). `labelled` keeps clips with a label and clips without one in different batches."""
+    """Generate clips; items are (label, seed). `labelled` keeps clips with a label and clips without one in different batches, `guides`
+    clips that are steered otherwise."""
 
     settings: SampleConfig
     vocoder: VocoderName
     labelled: bool
     frames: bool
+    guides: tuple[ScheduledGuide, ...] = ()
 
     def run(self, voice: Duovox, items: Sequence[tuple[str | None, int]], check: Callable[[], None]) -> list[Spoken]:
         film = Film(self.settings) if self.frames else None
@@ -54,7 +57,7 @@ class Speak:
             if film is not None:
                 film.see(sigma, lambda: voice.log_mels(denoised)[:, 0].cpu().numpy())
 
-        clips = voice.generate_batch(items, self.settings, self.vocoder, callback)
+        clips = voice.generate_batch(items, self.settings, self.vocoder, callback, self.guides)
         return [Spoken(clip, () if film is None else film.frames(index, clip.log_mel)) for index, clip in enumerate(clips)]
 
 

@@ -48,10 +48,10 @@ def draw_start(first: int, last: int, samples: int, rng: np.random.Generator) ->
     return (int(rng.integers(slack + 1)) if slack > 0 else slack // 2) - first
 
 
-def speech_bounds(clip: NDArray[np.float64]) -> tuple[int, int]:
-    """First and last (exclusive) sample of the frames whose level lies within `SPEECH_DB` of the loudest."""
+def speech_bounds(clip: NDArray[np.float64], decibels: float = SPEECH_DB) -> tuple[int, int]:
+    """First and last (exclusive) sample of the frames whose level lies within so many dB of the loudest."""
     power = np.mean(_frames(clip) ** 2, axis=1)
-    loud = np.flatnonzero(power >= power.max() * 10 ** (-SPEECH_DB / 10))
+    loud = np.flatnonzero(power >= power.max() * 10 ** (-decibels / 10))
     return int(loud[0]) * HOP, min(len(clip), int(loud[-1]) * HOP + FRAME)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -14,18 +15,34 @@ from typing import Any
 
 import pytest
 
+from duovox.repurposing import make_own_guide
 from page.browsing import PATIENCE, chromium_path, close, open_page
 
 
 @pytest.fixture(scope="package")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a ready `duovox serve`."""
-    log = tmp_path_factory.mktemp("server") / "log"
+    with running_server(tmp_path_factory.mktemp("server") / "log") as address:
+        yield address
+
+
+@pytest.fixture(scope="package")
+def guided_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of one with a guide, which knows the words of the package's bundle."""
+    folder = tmp_path_factory.mktemp("guided")
+    make_own_guide("sc06").write(folder / "my words")
+    with running_server(folder / "log", "--guide", str(folder / "my words")) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def running_server(log: Path, *options: str) -> Iterator[str]:
+    """The address of a ready `duovox serve` with these options."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("w") as file:
-        command = [sys.executable, "-m", "duovox", "serve", "--port", str(port), "--device", "cpu"]
+        command = [sys.executable, "-m", "duovox", "serve", "--port", str(port), "--device", "cpu", *options]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
     address = f"http://127.0.0.1:{port}"
     try:

@@ -2,6 +2,7 @@
 
 import { generate } from "./api.js";
 import { ClipCard } from "./clip.js";
+import { describeGuides } from "./guides.js";
 import { byLanguage } from "./languages.js";
 import { announce } from "./notices.js";
 import { unlock } from "./player.js";
@@ -39,7 +40,7 @@ export function startCompare(model) {
       Promise.all(requests.map((request) => generate(request, signal, onWait))));
     if (replies === null) return;
     await Promise.all(sides.map(({ name, card }, i) =>
-      card.showGenerated(replies[i].clip, `${name}: ${verdict(replies[i].clip.probabilities)}`, describe(replies[i].settings, model))));
+      card.showGenerated(replies[i].clip, `${name}: ${verdict(replies[i].clip.probabilities)}`, describe(replies[i].settings, model) + describeGuides(replies[i].guides ?? []))));
     announce(sides.map(({ name }, i) => `${name} ${verdict(replies[i].clip.probabilities)}`).join("; "));
   }
 

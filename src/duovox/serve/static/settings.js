@@ -1,6 +1,8 @@
 // The settings of one generation: a control for each setting that the server's model describes, whatever it is called. Takes their kinds,
 // ranges and defaults from /v1/model; gives what differs from the defaults.
 
+import { Guides } from "./guides.js";
+
 const SAID = ["gamma", "steps", "sampler"]; // always said of a clip
 const FIRST = ["preset", ...SAID]; // always in sight; the others are under "More settings"
 
@@ -71,6 +73,7 @@ export class Settings {
   constructor(host, model, start = {}) {
     host.append(copyOf("settings-template"));
     this.described = model.settings;
+    this.guides = new Guides(host.querySelector(".guides"), model);
     this.controls = new Map(model.settings.map((setting) => [setting.name, makeControl(setting)]));
     const known = (name) => this.controls.has(name);
     const order = [...FIRST.filter(known), ...[...this.controls.keys()].filter((name) => !FIRST.includes(name))];
@@ -83,6 +86,7 @@ export class Settings {
 
   reset() {
     this.#put(this.start);
+    this.guides.reset();
   }
 
   #put(values) {
@@ -100,7 +104,8 @@ export class Settings {
     const known = Object.keys(begun).filter((name) => this.controls.has(name));
     const given = known.map((name) => [name, this.controls.get(name).read()]);
     const changed = Object.fromEntries(given.filter(([name, value]) => value !== begun[name]));
-    return preset === this.defaults.preset ? changed : { preset, ...changed };
+    const guides = this.guides.values();
+    return { ...(preset === this.defaults.preset ? {} : { preset }), ...changed, ...(guides.length ? { guides } : {}) };
   }
 
   /** A preset that is chosen sets the other controls; only those that the bundle has the parts for can be. */

@@ -1,0 +1,159 @@
+"""A guide on the disk: takes a network with its labels and strength, writes it as a folder; reads such a folder back, checked.
+
+`guide.json` (settings, labels, temperatures, digests), `guide.safetensors` (weights, and the anchors of an embedding), or in the place of
+weights the file of an exported or a scripted program. That is code: opening it asks for trust, as with bundles. A guide knows nothing of
+the voice it is to guide; `steering` joins the two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from duovox.bundle import CODE_FILES
+from duovox.classifiers.frozen import fingerprint
+from duovox.classifiers.loading import rebuild_network
+from duovox.classifiers.network_files import fill
+from duovox.config import GuideConfig, from_dict, to_json
+from duovox.contracts import BundleError, ConfigError, GuideError, OutputError
+from duovox.files import write_folder
+from duovox.model import build_classifier
+from duovox.text import read_text
+
+FORMAT = 1
+DESCRIPTION, WEIGHTS = "guide.json", "guide.safetensors"
+ANCHORS, NETWORK = "anchors", "network."
+
+
+@dataclass(frozen=True, eq=False)
+class GuideNetwork:
+    """A network that can guide any voice: its settings, the network itself (someone else's, or a classifier of ours), the `anchors` (K, D)
+    of an embedding, and the file of its program where it is one."""
+
+    name: str
+    config: GuideConfig
+    network: nn.Module
+    anchors: Tensor | None = None
+    code: bytes | None = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What can be wanted of it."""
+        return self.config.labels
+
+    @property
+    def digest(self) -> str:
+        """The identity of all that decides what it answers."""
+        return self.config.digest
+
+    def write(self, folder: str | Path, force: bool = False) -> Path:
+        """Write it to a folder, whole or not at all; from then on it is called by the folder's name. Raises `OutputError`, also for a
+        network that no file can hold."""
+        folder, external = Path(folder), self.config.recipe.external
+        if folder.exists() and not (force and is_guide(folder)):
+            raise OutputError(
+                f"{folder} exists{'; add --force to overwrite it' if is_guide(folder) else ' and is no guide; choose a new folder'}"
+            )
+        if external is not None and external.source == "object":
+            raise OutputError("this guide's network exists in memory alone and torch.export cannot write it; load it by a function instead")
+        files = {DESCRIPTION: (to_json(self.config) + "\n").encode(), WEIGHTS: save(self._tensors())}
+        if external is not None and self.code is not None:
+            files[CODE_FILES[external.source]] = self.code
+        write_folder(folder, files, "the guide")
+        return folder
+
+    def _tensors(self) -> dict[str, Tensor]:
+        state = self.network.state_dict() if self.code is None else {}
+        tensors = {f"{NETWORK}{name}": value.detach().cpu().contiguous().clone() for name, value in state.items()}
+        return tensors | ({} if self.anchors is None else {ANCHORS: self.anchors.cpu().contiguous()})
+
+
+def with_digests(guide: GuideNetwork) -> GuideNetwork:
+    """The same guide, its settings naming the digests of its parts."""
+    return replace(guide, config=replace(guide.config, digests=digests_of(guide.network, guide.anchors, guide.code)))
+
+
+def digests_of(network: nn.Module, anchors: Tensor | None, code: bytes | None) -> dict[str, str]:
+    """SHA-256 of each part that there is; a program holds its weights."""
+    found = {"network": fingerprint(network)} if code is None else {"program": hashlib.sha256(code).hexdigest()}
+    if anchors is not None:
+        found["anchors"] = hashlib.sha256(anchors.cpu().contiguous().numpy().tobytes()).hexdigest()
+    return found
+
+
+def is_guide(folder: Path) -> bool:
+    """Whether a folder holds a guide."""
+    return (folder / DESCRIPTION).is_file()
+
+
+def read_guide(folder: str | Path, trust_code: bool = False) -> GuideNetwork:
+    """The guide in a folder that `GuideNetwork.write` made. Raises `GuideError` for one that is missing, damaged or of another version, and
+    unless `trust_code` where it would run code that the folder names or holds."""
+    folder = Path(folder)
+    config = _read_config(folder)
+    tensors = _read_tensors(folder / WEIGHTS)
+    anchors = tensors.pop(ANCHORS, None)
+    code = _read_code(folder, config)
+    network = _network(folder, config, {name.removeprefix(NETWORK): value for name, value in tensors.items()}, trust_code)
+    for part, digest in digests_of(network, anchors, code).items():
+        if config.digests.get(part) != digest:
+            raise GuideError(f"the {part} of the guide {folder} is not the one its {DESCRIPTION} names; make the guide again")
+    return GuideNetwork(folder.resolve().name, config, network.eval().requires_grad_(False), anchors, code)
+
+
+def _read_config(folder: Path) -> GuideConfig:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise GuideError(f"{folder} is no guide: it has no {DESCRIPTION}; make one with `duovox guide`")
+    try:
+        data: Any = json.loads(read_text(path))
+        version = data.get("format") if isinstance(data, dict) else None
+        if version != FORMAT:
+            raise GuideError(f"{path} has guide format {version!r}, duovox reads format {FORMAT}; make the guide again")
+        return from_dict(GuideConfig, data)
+    except (OSError, ValueError, ConfigError) as error:
+        raise GuideError(f"{path} cannot be read: {error}") from None
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+    except (OSError, SafetensorError) as error:
+        raise GuideError(f"{path} cannot be read: {error}; make the guide again") from None
+
+
+def _read_code(folder: Path, config: GuideConfig) -> bytes | None:
+    """The file of the guide's program, which must be the one that was written; it is not run here."""
+    external = config.recipe.external
+    name = CODE_FILES.get(external.source) if external is not None else None
+    if name is None:
+        return None
+    try:
+        code = (folder / name).read_bytes()
+    except OSError as error:
+        raise GuideError(f"the guide's program {folder / name} cannot be read: {error.strerror or error}") from None
+    if hashlib.sha256(code).hexdigest() != config.digests.get("program"):
+        raise GuideError(f"the program of the guide {folder} is not the one its {DESCRIPTION} names; make the guide again")
+    return code
+
+
+def _network(folder: Path, config: GuideConfig, tensors: dict[str, Tensor], trust_code: bool) -> nn.Module:
+    external = config.recipe.external
+    try:
+        if external is not None:
+            name = CODE_FILES.get(external.source)
+            return rebuild_network(external, None if name else tensors, folder / name if name else None, trust_code)
+        ours = build_classifier(config.recipe, len(config.labels))
+        fill(ours, tensors, f"the guide {folder}")
+        return ours
+    except (BundleError, ConfigError) as error:
+        said = str(error).replace("which its bundle chose", "which the folder of the guide chose")
+        raise GuideError(f"the guide {folder}: {said}") from None

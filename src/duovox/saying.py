@@ -1,0 +1,142 @@
+"""Sentences: takes a voice and words, gives one wave in which they follow each other, by one speaker where a speaker guide is given.
+
+Each word is a clip of its own, with a seed of its own; what is quiet at its ends is cut, and the ends are faded, so that nothing clicks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from duovox.clip import refuse_faulty
+from duovox.config import SampleConfig
+from duovox.contracts import ConfigError, GenerationError, GuideError, LabelError
+from duovox.guide_folder import GuideNetwork, with_digests
+from duovox.guides import CosineClassifier
+from duovox.sound.placing import speech_bounds
+from duovox.steering import Embedder, ScheduledGuide, join
+from duovox.voice import Clip, Duovox, VocoderName
+
+WORD_DB = 30.0
+"""A word is what lies within so many dB of its clip's loudest frame: generated clips have a floor, as the recordings they learned from."""
+
+FADE_SECONDS = 0.005
+
+LONGEST_PAUSE = 10.0
+
+FIRST_CLIP = "the first word"
+"""The label of a speaker guide that wants what the sentence began with."""
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Words that follow each other: the wave (S,) in [-1, 1] at `rate` Hz, the clips they were cut from, where each stands (seconds)."""
+
+    wave: NDArray[np.float32] = field(repr=False)
+    rate: int
+    clips: tuple[Clip, ...]
+    places: tuple[tuple[float, float], ...]
+
+
+def say(
+    voice: Duovox,
+    text: str,
+    *,
+    seed: int = 0,
+    pause: float = 0.15,
+    speaker: GuideNetwork | None = None,
+    speaker_gamma: float | None = None,
+    guides: Sequence[ScheduledGuide] = (),
+    settings: SampleConfig | None = None,
+    vocoder: VocoderName | None = None,
+    batch: int = 8,
+) -> Sentence:
+    """The words of `text` (see `read_words`), with seeds seed, seed + 1, ... and `pause` seconds between them.
+
+    `speaker` is an embedding guide (`duovox.make_embedding_guide`): all words but the first are guided towards the first, and away from its
+    background. Raises `LabelError` with the place of a word the voice does not know, `ConfigError`, `GuideError`, and `GenerationError`,
+    also for clips that ran off.
+    """
+    if not 0 <= pause <= LONGEST_PAUSE:
+        raise ConfigError(f"the pause must lie between 0 and {LONGEST_PAUSE:g} seconds, not {pause:g}")
+    wanted = [(word, seed + place) for place, word in enumerate(read_words(text, voice))]
+    chosen = voice.settings(settings)
+    clips = _clips(voice, wanted[:1], chosen, vocoder, guides, batch)
+    if speaker is not None and len(wanted) > 1:
+        reference = like_this(speaker, clips[0].wave, voice)
+        guides = [*guides, voice.guide(reference, FIRST_CLIP, gamma=speaker_gamma)]
+    clips += _clips(voice, wanted[1:], chosen, vocoder, guides, batch)
+    return joined(clips, pause)
+
+
+def read_words(text: str, voice: Duovox) -> list[str]:
+    """The labels that a sentence names: words and figures, apart by spaces or punctuation; 31 is two figures unless it is a label. Raises
+    `LabelError` with the place of one that the voice does not know, `GenerationError` where there is none."""
+    parts = [part for part in re.split(r"[\s,;.!?]+", text) if part]
+    words = [one for part in parts for one in (part if part.isdecimal() and part not in voice.labels else [part])]
+    if not words:
+        raise GenerationError("there is nothing to say; give words that the voice knows, as 'three 1 4'")
+    return [_known(word, place, voice) for place, word in enumerate(words, 1)]
+
+
+def _known(word: str, place: int, voice: Duovox) -> str:
+    try:
+        return voice.resolve_label(word)
+    except LabelError as error:
+        raise LabelError(f"word {place} of the sentence: {error}") from None
+
+
+def _clips(
+    voice: Duovox,
+    wanted: Sequence[tuple[str, int]],
+    settings: SampleConfig,
+    vocoder: VocoderName | None,
+    guides: Sequence[ScheduledGuide],
+    batch: int,
+) -> list[Clip]:
+    parts = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
+    clips = [clip for part in parts for clip in voice.generate_batch(part, settings, vocoder, None, guides)]
+    refuse_faulty(clips)
+    return clips
+
+
+@torch.no_grad()
+def like_this(speaker: GuideNetwork, wave: NDArray[np.float32], voice: Duovox) -> GuideNetwork:
+    """An embedding guide whose only reference is a wave (S,) of the voice; its background stays. Raises `GuideError` for another guide."""
+    classifier = join(speaker, voice.bundle).classifier
+    if not isinstance(classifier, CosineClassifier) or speaker.anchors is None:
+        raise GuideError(f"the guide {speaker.name} embeds no sounds; make one with `duovox guide --references ... --background ...`")
+    embedder = classifier.embed
+    assert isinstance(embedder, Embedder)
+    own = torch.nn.functional.normalize(embedder.of_waves(torch.from_numpy(wave)[None]), dim=1)
+    anchors = torch.cat([own, speaker.anchors[len(speaker.labels) :]])
+    return with_digests(replace(speaker, config=replace(speaker.config, labels=(FIRST_CLIP,)), anchors=anchors))
+
+
+def joined(clips: Sequence[Clip], pause: float) -> Sentence:
+    """The clips without their quiet ends, one after the other."""
+    rate = clips[0].rate
+    words = [trimmed(clip.wave, rate) for clip in clips]
+    gap = round(pause * rate)
+    starts = np.cumsum([0, *(len(word) + gap for word in words)])
+    silence = np.zeros(gap, np.float32)
+    parts = [part for word in words for part in (word, silence)][:-1]
+    places = tuple((float(start) / rate, float(end - gap) / rate) for start, end in pairwise(starts))
+    return Sentence(np.concatenate(parts), rate, tuple(clips), places)
+
+
+def trimmed(wave: NDArray[np.float32], rate: int) -> NDArray[np.float32]:
+    """The word of a clip (S,), both ends faded to nothing."""
+    first, last = speech_bounds(wave.astype(np.float64), WORD_DB)
+    word = wave[first:last].copy()
+    fade = min(round(FADE_SECONDS * rate), len(word) // 2)
+    slope = (0.5 - 0.5 * np.cos(np.pi * np.arange(fade) / fade)).astype(np.float32) if fade else np.zeros(0, np.float32)
+    word[:fade] *= slope
+    word[len(word) - fade :] *= slope[::-1]
+    return word

@@ -1,0 +1,209 @@
+"""Guides joined to a voice: takes guides from folders or memory, and a bundle; gives guides with a target and a schedule to `voice`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from duovox.bundle import Bundle
+from duovox.classifiers.external import ExternalClassifier
+from duovox.classifiers.front_end import WaveFrontEnd
+from duovox.classifiers.outputs import by_position
+from duovox.config import (
+    MAX_GUIDES,
+    Calibration,
+    GuideRecord,
+    GuideStrength,
+    Recipe,
+    SampleConfig,
+    check_target,
+    from_dict,
+    read_target,
+    to_dict,
+)
+from duovox.contracts import Classifier, ConfigError, Evaluation, Guide, GuideError, LabelError
+from duovox.diffusion.guidance import GuidanceSchedule
+from duovox.files import differences
+from duovox.guide_folder import GuideNetwork
+from duovox.guides import CosineClassifier, FunctionGuide, NamedGuide, Rescaled, TargetGuide, weights_of
+from duovox.labels import resolve
+from duovox.model import build_external
+
+OWN = "own"
+"""What the voice's own classifier is called as a guide."""
+
+
+@dataclass(frozen=True)
+class ScheduledGuide:
+    """A guide as `generate` takes it: what it says, how strongly it guides, and what a clip's record tells of it. Two are equal whose
+    records are."""
+
+    record: GuideRecord
+    guide: Guide = field(compare=False, repr=False)
+    schedule: GuidanceSchedule = field(compare=False, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedGuide:
+    """A guide's network as a classifier of a voice's mels, (noised, sigma) -> logits (B, `outputs`), the first of which are its labels.
+    Only one that `knows_noise` can be asked at the noised mel."""
+
+    name: str
+    labels: tuple[str, ...]
+    classifier: Classifier
+    outputs: int
+    digest: str
+    calibration: Calibration
+    strength: GuideStrength
+    knows_noise: bool = True
+
+
+def join(guide: GuideNetwork, bundle: Bundle) -> JoinedGuide:
+    """A guide ready to guide the voice of a bundle. Raises `GuideError` where what it takes cannot be made from what the voice gives."""
+    config, recipe = guide.config, bundle.config.recipe
+    try:
+        classifier = _foreign(guide, bundle) if config.recipe.external else _ours(guide, recipe, bundle)
+    except ConfigError as error:
+        raise GuideError(f"the guide {guide.name} does not fit this voice, which speaks at {recipe.mel.sample_rate} Hz: {error}") from None
+    outputs = len(config.labels) if guide.anchors is None else len(guide.anchors)
+    frozen = classifier.eval().requires_grad_(False)
+    return JoinedGuide(
+        guide.name, guide.labels, frozen, outputs, guide.digest, config.calibration, config.strength, config.recipe.external is None
+    )
+
+
+def join_own(bundle: Bundle) -> JoinedGuide:
+    """The voice's own classifier as a guide, as its settings guide towards a label."""
+    config, own = bundle.config, bundle.config.recipe.sample
+    strength = GuideStrength(own.gamma, own.guidance_low, own.guidance_high, math.inf, own.schedule, own.guide_at)
+    return JoinedGuide(OWN, config.labels, bundle.model.classifier, len(config.labels), config.digest, config.calibration, strength)
+
+
+def _ours(guide: GuideNetwork, recipe: Recipe, bundle: Bundle) -> nn.Module:
+    for name, its, ours in differences(to_dict(guide.config.recipe.mel), to_dict(recipe.mel)):
+        raise ConfigError(f"it takes a mel of {name} = {its!r}, the voice's has {ours!r}")
+    return Rescaled(guide.network, guide.config.mel_scale, bundle.config.mel_scale)
+
+
+def _foreign(guide: GuideNetwork, bundle: Bundle) -> nn.Module:
+    external = guide.config.recipe.external
+    assert external is not None
+    if external.wave_input is not None and bundle.vocoder is None:
+        raise ConfigError("it takes a waveform, and the voice has no neural vocoder to make one that gradients pass")
+    classifier = build_external(replace(bundle.config.recipe, external=external), guide.network, bundle.config.mel_scale)
+    if isinstance(classifier.front_end, WaveFrontEnd):
+        assert bundle.vocoder is not None
+        classifier.front_end.vocoder.load_state_dict(bundle.vocoder.state_dict(), strict=True)
+    return classifier if guide.anchors is None else CosineClassifier(Embedder(classifier), guide.anchors)
+
+
+class Embedder(nn.Module):
+    """The embeddings (B, D) of a network for scaled mels (B, 1, M, T) or for waves (B, S); their mean where each frame has one."""
+
+    def __init__(self, classifier: ExternalClassifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, mels: Tensor) -> Tensor:
+        return self._pooled(self.classifier.scores(self.classifier.inputs(mels)))
+
+    def of_waves(self, waves: Tensor) -> Tensor:
+        return self._pooled(self.classifier.scores(self.classifier.front_end.from_wave(waves)))
+
+    def _pooled(self, scores: Tensor) -> Tensor:
+        return by_position(scores, self.classifier.config.output_axes).float().mean(dim=1)
+
+
+def aim(joined: JoinedGuide, bundle: Bundle, target: str | Mapping[str, float] | None, changes: Mapping[str, Any]) -> ScheduledGuide:
+    """A guide with a target and a strength: its own, but for `changes` (fields of `GuideStrength`, or interval=(low, high)).
+
+    A target is a label, or labels with weights (see `guides.log_target`); None is the only label of a guide that has one. Raises
+    `LabelError` and `ConfigError`, and `GuideError` for a place where the guide cannot be asked.
+    """
+    strength, weights = changed(joined.strength, changes), _target(joined, target)
+    if strength.at == "noised" and not joined.knows_noise:
+        raise GuideError(f"the guide {joined.name} never met noise and can be asked at the estimate alone: leave at='noised' out")
+    noise = bundle.config.recipe.noise
+    wanted = weights_of(weights, joined.labels, joined.outputs)
+    guide = TargetGuide(joined.classifier, wanted, strength.at, noise.sigma_min, joined.calibration)
+    record = GuideRecord(joined.name, joined.digest, weights, strength)
+    return ScheduledGuide(record, NamedGuide(record.called, guide), schedule_of(strength, noise.sigma_data))
+
+
+def aim_function(function: Callable[[Tensor], Tensor], bundle: Bundle, name: str, changes: Mapping[str, Any]) -> ScheduledGuide:
+    """A plain function of the estimated log-mel (see `FunctionGuide`), which is tried on noise first. Raises `GuideError` for one that
+    gives something else than a value a clip, or whose value of a clip depends on the others."""
+    strength = changed(GuideStrength(), changes)
+    if strength.at != "estimate":
+        raise GuideError(f"the function {name} can be asked at the estimate alone: a noised mel is no log-mel")
+    config = bundle.config
+    guide = NamedGuide(name, FunctionGuide(function, config.mel_scale))
+    _demand_alone(function, guide, bundle)
+    record = GuideRecord(name, "", {}, strength)
+    return ScheduledGuide(record, guide, schedule_of(strength, config.recipe.noise.sigma_data))
+
+
+@torch.enable_grad()
+def _demand_alone(function: Callable[[Tensor], Tensor], guide: NamedGuide, bundle: Bundle) -> None:
+    mel = bundle.config.recipe.mel
+    noise = torch.randn(3, 1, mel.n_mels, mel.frames, generator=torch.Generator().manual_seed(0))
+    mels = (noise * torch.tensor([0.5, 0.5, 2.0]).reshape(3, 1, 1, 1)).requires_grad_()
+    whole, alone = (guide.log_probability(Evaluation(some, torch.ones(len(some)), some)) for some in (mels, mels[:1]))
+    if not torch.allclose(whole[:1], alone, rtol=1e-2, atol=1e-4):
+        raise GuideError(f"{guide} is no function of one clip: it gives {alone[0]:.4g} for a clip alone, {whole[0]:.4g} beside others")
+
+
+def _target(joined: JoinedGuide, target: str | Mapping[str, float] | None) -> dict[str, float]:
+    """The target with the labels that are meant. Raises `LabelError` that names the guide."""
+    if target is None:
+        if len(joined.labels) != 1:
+            raise LabelError(f"say what is wanted of the guide {joined.name}, one of {', '.join(joined.labels)}")
+        target = joined.labels[0]
+    if isinstance(target, str):
+        target = {target: 1.0} if target in joined.labels else read_target(target)
+    try:
+        meant = [(resolve(label, joined.labels), weight) for label, weight in check_target(target).items()]
+    except LabelError as error:
+        said = str(error).replace("this model speaks:", "it knows:")
+        raise LabelError(f"the guide {joined.name}: {said}") from None
+    if len(dict(meant)) < len(meant):
+        raise ConfigError(f"the target of the guide {joined.name} names a label twice")
+    return dict(meant)
+
+
+def changed(strength: GuideStrength, changes: Mapping[str, Any]) -> GuideStrength:
+    """The strength with those of the changes that are not None. Raises `ConfigError`."""
+    values = {name: value for name, value in changes.items() if value is not None}
+    interval = values.pop("interval", None)
+    if interval is not None:
+        if len(interval) != 2:
+            raise ConfigError(f"guide.interval must be two noise levels, low and high, not {interval!r}")
+        values |= {"low": float(interval[0]), "high": float(interval[1])}
+    current = {f.name: getattr(strength, f.name) for f in fields(strength)}
+    return from_dict(GuideStrength, current | values, "guide")
+
+
+def schedule_of(strength: GuideStrength, sigma_data: float) -> GuidanceSchedule:
+    return GuidanceSchedule(strength.gamma, strength.low, strength.high, strength.schedule, sigma_data, strength.cap)
+
+
+def steering(guides: Sequence[ScheduledGuide]) -> tuple[ScheduledGuide, ...]:
+    """Those that steer at all: a guide whose gamma is 0 changes nothing, costs nothing and is not recorded."""
+    return tuple(guide for guide in guides if guide.record.strength.gamma)
+
+
+def check_guides(guides: Sequence[ScheduledGuide], settings: SampleConfig) -> None:
+    """Raise `GuideError` for guides that cannot steer together, or not with these settings."""
+    if len(guides) > MAX_GUIDES:
+        raise GuideError(f"{len(guides)} guides are too many, at most {MAX_GUIDES} can steer a clip; one target may want several labels")
+    called = [guide.record.called for guide in guides]
+    twice = next((name for name in called if called.count(name) > 1), None)
+    if twice is not None:
+        raise GuideError(f"the guide {twice} is given twice; give it once, with a higher gamma")
+    if guides and settings.sampler == "student":
+        raise GuideError("the sampler student asks no guide, its guidance is within it; take heun, dpmpp_2m or euler_maruyama")
