@@ -297,7 +297,7 @@ class Duovox:
         return self.bundle.student
 
     def _denoiser(
-        self, label: str | Sequence[str] | Tensor | None, count: int, settings: SampleConfig, guides: Sequence[ScheduledGuide]
+        self, label: str | Sequence[str] | Tensor | None, count: int, settings: SampleConfig, guides: Sequence[ScheduledGuide] = ()
     ) -> Denoiser:
         if label is not None:
             return guided(self.bundle, self._numbers(label, count), settings, guides=guides)
