@@ -8,9 +8,11 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest import tone
 from safetensors.torch import save_file
 
@@ -69,11 +71,15 @@ def test_the_commands_and_the_python_work_as_they_stand(here: Path, capsys: pyte
         assert main([*words, *quick]) == 0, (words, capsys.readouterr().err)
     for name in ("three", "between", "high", "like_ann", "said", "by_one"):
         assert (here / f"{name}.wav").is_file()
-    (python,) = [block for kind, block in BLOCKS if kind == "python"]
-    scope: dict[str, object] = {}
-    exec(python.replace("n=2", "n=2, steps=3"), scope)
-    clips = scope["clips"]
-    assert isinstance(clips, list) and [guide.name for guide in clips[0].guides] == ["brighter", "own"]
+    steering_block, framed_block = [block for kind, block in BLOCKS if kind == "python"]
+    scope: dict[str, Any] = {}
+    exec(steering_block.replace("n=2", "n=2, steps=3"), scope)
+    assert [guide.name for guide in scope["clips"][0].guides] == ["brighter", "own"]
+    exec(framed_block, scope)
+    network, waves = torch.nn.Linear(1024, 3), torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    answers = scope["Framed"](network)(waves)
+    assert answers.shape == (2, 47, 3)
+    torch.testing.assert_close(answers[1, 5], network(waves[1, 1600:2624]), rtol=1e-4, atol=1e-5)
 
 
 def test_the_defaults_on_the_page_are_those_of_the_code() -> None:

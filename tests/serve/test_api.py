@@ -68,7 +68,9 @@ def test_the_model(client: TestClient, voice: Duovox) -> None:
     assert {setting["name"]: setting["default"] for setting in model["settings"]} == sampled
     assert set(model["fewest_steps"]) == set(model["samplers"])
     assert model["vocoders"] == ["neural", "griffin_lim"] and model["samplers"] == ["heun", "dpmpp_2m", "euler_maruyama"]
-    assert model["limits"] == {"n": 16, "steps": 100, "gamma": 20, "upload_bytes": 5 * 2**20, "upload_seconds": 30}
+    uploads = {"upload_bytes": 5 * 2**20, "upload_seconds": 30}
+    assert model["limits"] == {"n": 16, "steps": 100, "gamma": 20, "guides": 16, "guide_gamma": 100, **uploads}
+    assert model["guides"] == []
     assert model["version"] == duovox.__version__
 
 
