@@ -1,7 +1,8 @@
 """A training's state small enough to be committed: the averaged subnet and its classifier in fp16, one file below 12 MiB.
 
     python benchmarks/resume_point.py write RUNS FILE      from RUNS/classifier and RUNS/subnet (may be running)
-    python benchmarks/resume_point.py restore FILE RUNS    makes run folders again, to go on with (see resume/README.md)
+    python benchmarks/resume_point.py restore FILE RUNS    makes run folders again, to go on with: `duovox train subnet --init
+                                                           RUNS/subnet --start STEP`, STEP being what this printed
 
 Restored, the subnet goes on from its average with fresh optimiser moments, at the step it had. The file is safetensors; its header
 (`duovox`) has step, recipe, labels, mel scale and the digest of the data. The numbers of all tensors lie in it as one deflated array, low

@@ -37,7 +37,7 @@ class WaveNetwork(nn.Sequential):
     """wave (B, S) at 16 kHz -> logits (B, K)."""
 
     def __init__(self, labels: int) -> None:
-        layers = [*_layer(1, 64, 80, 4), *_layer(64, 64, 3, 1), *_layer(64, 128, 3, 1), *_layer(128, 256, 3, 1)]
+        layers = [*_layer(1, 64, 80, 8), *_layer(64, 64, 3, 1), *_layer(64, 128, 3, 1), *_layer(128, 256, 3, 1)]
         super().__init__(nn.Unflatten(1, (1, -1)), *layers, nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Dropout(0.3), nn.Linear(1024, labels))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from duovox.assemble import assemble, completed
@@ -116,6 +117,16 @@ def test_languages_of_the_data_are_those_of_the_bundle(runs: Path, tiny_recipe: 
     assert assemble(runs, tiny_recipe).card == "# A classifier that speaks: high (de), low (en), mid\n"
     write_bundle(assemble(runs, tiny_recipe), tmp_path / "b")
     assert read_bundle(tmp_path / "b").config.languages == {"high": "de", "low": "en"}
+
+
+@pytest.mark.parametrize(("source", "told"), [("sc06", "sc06"), ("runs/a", "runs/a"), ("/home/ann/secret/runs/a", "runs/a")])
+def test_the_origin_tells_no_places_of_a_machine(runs: Path, tiny_recipe: Recipe, source: str, told: str) -> None:
+    path = runs / "subnet" / "weights.safetensors"
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["duovox"]) | {"init": {"source": source, "digest": "0", "taken": 1, "new": []}}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, {"duovox": json.dumps(facts)})
+    assert assemble(runs, tiny_recipe).config.origin["subnet"]["init"] == facts["init"] | {"source": told}
 
 
 def test_unknown_speakers_are_said_in_origin_and_card(runs: Path, tiny_recipe: Recipe) -> None:

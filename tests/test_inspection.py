@@ -70,3 +70,8 @@ def test_what_is_neither(tmp_path: Path) -> None:
 def test_text_shows_every_fact() -> None:
     facts = {"labels": ["a", "b"], "none": {}, "costs": {"parameters": 1234567, "GMACs": 0.5}, "flag": True, "nothing": None}
     assert describe_text(facts) == "labels: a, b\ncosts:\n  parameters: 1,234,567\n  GMACs: 0.5\nflag: True\nnothing: None"
+
+
+def test_a_bundle_of_the_package_comes_before_a_recipe_of_its_name() -> None:
+    assert describe("words")["labels"][:2] == ["zero (en)", "one (en)"]
+    assert describe("compact")["recipe"] == "compact"

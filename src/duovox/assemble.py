@@ -98,7 +98,12 @@ def completed(base: Bundle, out: Path, recipe: Recipe, scores: dict[str, Any] | 
 
 
 def _origin(runs: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {part: {key: run[key] for key in ORIGIN if key in run} for part, run in runs.items()}
+    """What a bundle says of its runs. A bundle travels: of the weights they began with it tells the name, not where they lay."""
+    told = {part: {key: run[key] for key in ORIGIN if key in run} for part, run in runs.items()}
+    for run in told.values():
+        if source := (run.get("init") or {}).get("source"):
+            run["init"] = {**run["init"], "source": "/".join(Path(source).parts[-2:]) if Path(source).is_absolute() else source}
+    return told
 
 
 def _speaking(folder: Path, recipe: Recipe, classifier: TappedClassifier) -> tuple[dict[str, Any], ScoreModel]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-DEFAULT_BUNDLE = "sc06"
+DEFAULT_BUNDLE = "words"
 
 BUNDLES = Path(__file__).parent / "bundles"
 JUDGES = Path(__file__).parent / "judges"

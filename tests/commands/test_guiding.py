@@ -19,6 +19,7 @@ from duovox.cli import main
 from duovox.commands.guiding import _split
 from duovox.guide_folder import read_guide
 from duovox.repurposing import make_own_guide
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.audio import read_audio, write_audio
 
 pytestmark = pytest.mark.usefixtures("anything_is_speech")
@@ -108,7 +109,7 @@ def test_a_reference_is_a_label_and_the_printed_command_works(here: Path, bundle
     assert main([*words, "--out", "like", "--gamma", "20", "--cap", "1", "--interval", "0.1", "20"]) == 0
     text = capsys.readouterr().out
     assert "like knows ann, 1; next:" in text
-    costs = re.search(r"^an evaluation of the voice sc06 costs ([\d.]+) GMACs with it, ([\d.]+) without$", text, re.MULTILINE)
+    costs = re.search(rf"^an evaluation of the voice {DEFAULT_BUNDLE} costs ([\d.]+) GMACs with it, ([\d.]+) without$", text, re.MULTILINE)
     assert costs is not None and float(costs[1]) > float(costs[2]) == pytest.approx(1.58, abs=0.05)
     made = read_guide(here / "like", trust_code=True)
     assert made.config.kind == "embedding" and made.anchors is not None and len(made.anchors) == 5

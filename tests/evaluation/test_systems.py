@@ -117,6 +117,7 @@ CHANGED = {
     "preset": "quality",
     "sampler": "dpmpp_2m",
     "steps": 2,
+    "last_sigma": 0.05,
     "gamma": 0.7,
     "guidance_low": 0.2,
     "guidance_high": 10.0,
@@ -233,7 +234,7 @@ def test_the_command_hands_every_sampling_setting_on(
     bundle_folder: Path, judge_file: Path, tiny_features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = {"--interval": ("0.2", "10"), "--gamma": ("0.7",), "--steps": ("2",), "--sampler": ("dpmpp_2m",)}
-    words |= {"--schedule": ("early",), "--guide-at": ("estimate",), "--preset": ("quality",)}
+    words |= {"--schedule": ("early",), "--guide-at": ("estimate",), "--preset": ("quality",), "--last-sigma": ("0.05",)}
     common = ("--data", tiny_features, "--judge", judge_file, "--no-fid", "--resamples", "2", "--n", "1", "--clips", tmp_path / "clips")
     code, _, err = run(capsys, "evaluate", bundle_folder, *common, *(word for flag, values in words.items() for word in (flag, *values)))
     assert code == 0, err

@@ -30,6 +30,7 @@ from duovox.serve.pictures import picture
 from duovox.serve.schemas import GenerateRequest
 from duovox.serve.settings import ServeConfig
 from duovox.serve.tasks import MAX_FRAMES, Film, evaluations
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.sound.audio import write_audio
 from duovox.voice import Clip
 
@@ -90,8 +91,8 @@ def test_without_a_label_the_command_says_any() -> None:
     from duovox.serve.replies import command_line, python_code
 
     wanted = GenerateRequest(label=None, seed=3)
-    assert command_line(wanted, {}, "sc06") == "duovox generate any --seed 3"
-    assert python_code(wanted, {}, "sc06").endswith("clips = Duovox.from_pretrained().generate(None, n=1, seed=3)\n")
+    assert command_line(wanted, {}, DEFAULT_BUNDLE) == "duovox generate any --seed 3"
+    assert python_code(wanted, {}, DEFAULT_BUNDLE).endswith("clips = Duovox.from_pretrained().generate(None, n=1, seed=3)\n")
     assert command_line(GenerateRequest(label="; rm -rf"), {}, "a b") == "duovox generate '; rm -rf' --seed 0 --bundle 'a b'"
 
 
@@ -99,8 +100,10 @@ def test_settings_of_every_type_are_written_as_they_are_read() -> None:
     from duovox.serve.replies import command_line, python_code
 
     changes = {"some_choice": "late", "switch": True, "other": False, "interval": (0.5, math.inf)}
-    assert command_line(GenerateRequest(), changes, "sc06").endswith("--some-choice late --switch --no-other --interval 0.5 inf")
-    assert "some_choice='late', switch=True, other=False, interval=(0.5, float('inf')))" in python_code(GenerateRequest(), changes, "sc06")
+    assert command_line(GenerateRequest(), changes, DEFAULT_BUNDLE).endswith("--some-choice late --switch --no-other --interval 0.5 inf")
+    assert "some_choice='late', switch=True, other=False, interval=(0.5, float('inf')))" in python_code(
+        GenerateRequest(), changes, DEFAULT_BUNDLE
+    )
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])

@@ -40,7 +40,7 @@ def client(voice: Duovox) -> Iterator[TestClient]:
 
 @pytest.fixture(scope="module")
 def shipped() -> Duovox:
-    return Duovox.from_pretrained()
+    return Duovox.from_pretrained("sc06")
 
 
 def other(name: str, default: Any) -> Any:

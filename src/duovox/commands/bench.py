@@ -13,6 +13,7 @@ from tyro.conf import Positional, UseAppendAction, arg
 from duovox.bench.options import Options
 from duovox.commands.options import refuse_existing
 from duovox.contracts import ConfigError
+from duovox.shipped import DEFAULT_BUNDLE
 
 if TYPE_CHECKING:
     from duovox.bench.rows import Bench
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    bundle: Positional[str] = "sc06",
+    bundle: Positional[str] = DEFAULT_BUNDLE,
     /,
     options: Annotated[Options, arg(name="")] = Options(),  # noqa: B008 (frozen)
     also: Annotated[tuple[str, ...], UseAppendAction] = (),

@@ -182,7 +182,7 @@ def inspect(
     """Say what a bundle or a recipe is: parameters, multiply-accumulates a step, settings, origin, scores.
 
     Args:
-        what: A bundle (name, folder, hub id), or a recipe (name or TOML file).
+        what: A bundle (name, folder, hub id), or a recipe (name or TOML file); of one name, the bundle.
         data: Feature folder; adds the classifier's accuracy at each noise level on its test split (bundles only).
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
         as_json: Print JSON.

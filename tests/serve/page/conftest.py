@@ -1,4 +1,4 @@
-"""One `duovox serve` with the bundle of the package and one chromium for all tests of the page, and a page that is watched."""
+"""One `duovox serve` with the bundle of six words and one chromium for all tests of the page, and a page that is watched."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def running_server(log: Path, *options: str) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with log.open("w") as file:
-        command = [sys.executable, "-m", "duovox", "serve", "--port", str(port), "--device", "cpu", *options]
+        command = [sys.executable, "-m", "duovox", "serve", "--bundle", "sc06", "--port", str(port), "--device", "cpu", *options]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
     address = f"http://127.0.0.1:{port}"
     try:

@@ -121,18 +121,21 @@ def described(page: Any, server: str) -> dict[str, Any]:
 
 
 def test_every_setting_the_server_describes_has_a_control_and_travels(page: Any, server: str) -> None:
-    others: dict[str, Any] = {"gamma": 1.5, "guidance_low": 0.05, "guidance_high": 5}
+    others: dict[str, Any] = {"preset": "paper", "steps": 9, "last_sigma": 0.2, "gamma": 1.5, "guidance_low": 0.05, "guidance_high": 5}
     page.locator("#settings summary").click()
-    for setting in (settings := described(page, server)["settings"]):
-        name, control = setting["name"], page.locator(f"#settings .{setting['name']}")
+    settings = described(page, server)["settings"]
+    controls = {setting["name"]: page.locator(f"#settings .{setting['name']}") for setting in settings}
+    for setting in settings:
+        name, control = setting["name"], controls[setting["name"]]
         assert control.count() == 1 and control.input_value() == str(setting["default"]).removesuffix(".0"), name
         expect(page.locator("#settings .dial").filter(has=page.locator(f".{name}")).locator(".hint")).to_have_text(setting["about"])
+    for setting in settings:  # the preset comes first
+        name, control = setting["name"], controls[setting["name"]]
         if setting["choices"]:
-            others[name] = next(choice for choice in setting["choices"] if choice != setting["default"])
+            others.setdefault(name, next(choice for choice in setting["choices"] if choice != setting["default"]))
             control.select_option(others[name])
         else:
-            others.setdefault(name, setting["maximum"])
-            control.fill(str(others[name]))
+            control.fill(str(others.setdefault(name, setting["maximum"])))
     answer = '{"error": {"code": "noted", "message": "noted"}}'
     page.route("**/v1/generate", lambda route: route.fulfill(status=422, body=answer))
     with page.expect_request("**/v1/generate") as waited:
