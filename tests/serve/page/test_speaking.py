@@ -199,6 +199,28 @@ def test_anything_has_no_label(page: Any) -> None:
     assert press(page, "anything")["clips"][0]["label"] is None
 
 
+def test_of_many_words_the_one_that_is_heard_is_in_sight(page: Any) -> None:
+    """The model has six; here the server says that it has forty, and hears the last but six best."""
+    labels = [f"word{number}" for number in range(34)] + list(WORDS)
+    page.route("**/v1/model", lambda route: route.fulfill(json=route.fetch().json() | {"labels": labels}))
+
+    def hear(route: Any) -> None:
+        reply = route.fetch().json()
+        reply["clips"][0]["probabilities"] = dict.fromkeys(labels, 0.0) | {"word33": 1.0}
+        route.fulfill(json=reply)
+
+    page.route("**/v1/generate", hear)
+    page.reload()
+    page.wait_for_selector("body.ready")
+    expect(page.locator("#words")).to_have_class(re.compile(r"\bmany\b"))
+    hasten(page)
+    press(page, "three")
+    most, bars = page.locator("#spoken .bars .most"), page.locator("#spoken .bars")
+    expect(most).to_have_text(re.compile("^word33"))
+    inner, outer = most.bounding_box(), bars.bounding_box()
+    assert outer["y"] <= inner["y"] and inner["y"] + inner["height"] <= outer["y"] + outer["height"]
+
+
 def test_the_words_are_grouped_by_language(page: Any) -> None:
     """The model of the package has none; here the server says that it has."""
     languages = {"zero": "en", "one": "en", "two": "de", "three": "de"}

@@ -36,5 +36,12 @@ export class Bars {
       item.querySelector("data").value = probabilities[label];
       item.querySelector("data").textContent = percent(probabilities[label]);
     }
+    this.#reveal(this.items.get(top));
+  }
+
+  /** Of more bars than there is room for, show the one that counts. */
+  #reveal(item) {
+    const list = item.parentElement;
+    list.scrollTop = item.offsetTop - list.offsetTop - (list.clientHeight - item.offsetHeight) / 2;
   }
 }

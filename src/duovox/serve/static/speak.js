@@ -12,6 +12,8 @@ import { Task } from "./task.js";
 /** What the page calls a label; null is a word of the model's own choice. */
 export const nameOf = (label) => label ?? "anything";
 
+const MANY = 12; // more words than this have small buttons
+
 /** "heard as three, 99.1 %". */
 export function verdict(probabilities) {
   const top = mostProbable(probabilities);
@@ -47,6 +49,7 @@ function wordGroup({ language, labels }, press) {
 
 export function startSpeak(model, settings, seed) {
   const words = document.getElementById("words");
+  words.classList.toggle("many", model.labels.length > MANY);
   const card = new ClipCard(document.getElementById("spoken"), model, "Nothing spoken yet");
   const task = new Task(card);
   const takeaway = new Takeaway(card.card, task);
