@@ -178,8 +178,9 @@ def test_ray_makes_the_same_bytes_also_where_a_worker_is_killed(
             return super()._make(shard)
 
     monkeypatch.setattr(engine, "ShardActor", Dying)
-    planned = plan_dataset(options(bundle_folder, out))
+    planned, heeded = plan_dataset(options(bundle_folder, out)), signal.getsignal(signal.SIGTERM)
     with engine.ray_engine(1, None) as run:
+        assert signal.getsignal(signal.SIGTERM) is heeded, "Ray takes no signal from whoever calls it"
 
         @contextmanager
         def running() -> Iterator[Run]:
@@ -188,6 +189,7 @@ def test_ray_makes_the_same_bytes_also_where_a_worker_is_killed(
         made = make_dataset(planned, running())
         assert contents(out) == alone and note.exists()
         assert [(tally.tried, tally.kept) for tally in made.tallies] == [(4, 4)] * 3
+    assert signal.getsignal(signal.SIGTERM) is heeded
 
 
 def test_no_more_workers_than_a_cluster_has() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -42,11 +44,24 @@ def ray_engine(workers: int | None, address: str | None) -> Iterator[Run]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     ray = _import_ray()
-    _connect(ray, workers, address)
+    with _signals_kept():
+        _connect(ray, workers, address)
     try:
         yield partial(_run, choose_workers(workers, int(ray.cluster_resources().get("CPU", 0))))
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """What SIGTERM and SIGINT do is what they did before: Ray puts a handler of its own in their place, and leaves it there."""
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    kept = {number: handler for number in numbers if (handler := signal.getsignal(number)) is not None}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _import_ray() -> Any:
