@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from duovox.bundle import Bundle, BundleConfig, locate, read_bundle
+from duovox.bundle import Bundle, BundleConfig, locate, packaged, read_bundle
 from duovox.classifiers.loading import needs
 from duovox.config import Recipe, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError, GuideAt
@@ -15,7 +15,6 @@ from duovox.costs import count_costs, parameters
 from duovox.labels import shown
 from duovox.model import ScoreModel, build_classifier, build_model
 from duovox.runs import features_for
-from duovox.shipped import BUNDLES
 from duovox.sound.vocoder.istft_net import ISTFTNet
 from duovox.training.classifier import REPORT_SIGMAS, accuracy_by_sigma
 
@@ -55,7 +54,7 @@ def describe(what: str, data: Path | None = None, trust_code: bool = False) -> d
 
 def _recipe_or_none(what: str) -> Recipe | None:
     """The recipe of that name or file, unless a bundle in the package has the name."""
-    if (BUNDLES / what).is_dir():
+    if what in packaged():
         return None
     try:
         return read_recipe(what)

@@ -120,6 +120,14 @@ def test_a_bundle_is_started_from_by_its_folder(
     assert facts["init"]["new"] == [] and same(networks[part].state_dict(), after)
 
 
+def test_a_folder_of_recordings_does_not_stand_before_a_bundle_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "words" / "hello").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert len(read_init("words", "classifier").labels) == 28
+    with pytest.raises(TrainingError, match=r"--init \./words holds no weights of a classifier"):
+        read_init("./words", "classifier")
+
+
 def test_a_judge_is_started_from_by_its_file(tiny_recipe: Recipe, tiny_features: Path, two_words: Path, tmp_path: Path) -> None:
     go("judge", tiny_recipe, tiny_features, tmp_path / "one")
     _, before = read_weights(tmp_path / "one" / "judge")

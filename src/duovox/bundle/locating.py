@@ -14,7 +14,7 @@ def locate(source: str | Path) -> Path:
 
     A name in the package comes first, so that the default bundle does not depend on where one stands; `./name` is the folder.
     """
-    names = sorted(p.name for p in BUNDLES.iterdir() if p.is_dir()) if BUNDLES.is_dir() else []
+    names = packaged()
     if source in names:
         return BUNDLES / source
     if Path(source).is_dir():
@@ -24,6 +24,11 @@ def locate(source: str | Path) -> Path:
     raise BundleError(
         f"no bundle at {source}; give a bundle folder, a hub id owner/name, or one of those in the package: {', '.join(names) or 'none'}"
     )
+
+
+def packaged() -> list[str]:
+    """The names of the bundles in the package."""
+    return sorted(p.name for p in BUNDLES.iterdir() if p.is_dir()) if BUNDLES.is_dir() else []
 
 
 def _fetch_from_hub(source: str) -> Path:

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from duovox.bundle import locate, read_bundle
+from duovox.bundle import locate, packaged, read_bundle
 from duovox.config import MelConfig, to_dict
 from duovox.contracts import TrainingError
 from duovox.files import differences
@@ -47,7 +47,8 @@ class Weights:
 
 
 def read_init(source: str | Path, part: Part) -> Weights:
-    """The weights of a part in a run folder (or the folder above it), in a safetensors file of a run or a judge, or in a bundle.
+    """The weights of a part in a run folder (or the folder above it), in a safetensors file of a run or a judge, or in a bundle. A folder
+    without weights does not stand before a bundle of the package that has its name: recordings often lie in `words`.
 
     Raises `TrainingError` for anything else, `BundleError` for a broken bundle.
     """
@@ -55,7 +56,7 @@ def read_init(source: str | Path, part: Part) -> Weights:
     for file in (path, path / "weights.safetensors", path / part / "weights.safetensors"):
         if file.is_file():
             return _of_file(file, part, str(source))
-    if path.is_dir() and not (path / "config.json").is_file():
+    if path.is_dir() and not (path / "config.json").is_file() and source not in packaged():
         raise TrainingError(f"--init {source} holds no weights of a {part}: name a run folder, a weights.safetensors, or a bundle")
     return _of_bundle(source, part)
 
