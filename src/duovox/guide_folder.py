@@ -57,10 +57,7 @@ class GuideNetwork:
         """Write it to a folder, whole or not at all; from then on it is called by the folder's name. Raises `OutputError`, also for a
         network that no file can hold."""
         folder, external = Path(folder), self.config.recipe.external
-        if folder.exists() and not (force and is_guide(folder)):
-            raise OutputError(
-                f"{folder} exists{'; add --force to overwrite it' if is_guide(folder) else ' and is no guide; choose a new folder'}"
-            )
+        refuse_taken(folder, force)
         if external is not None and external.source == "object":
             raise OutputError("this guide's network exists in memory alone and torch.export cannot write it; load it by a function instead")
         files = {DESCRIPTION: (to_json(self.config) + "\n").encode(), WEIGHTS: save(self._tensors())}
@@ -86,6 +83,14 @@ def digests_of(network: nn.Module, anchors: Tensor | None, code: bytes | None) -
     if anchors is not None:
         found["anchors"] = hashlib.sha256(anchors.cpu().contiguous().numpy().tobytes()).hexdigest()
     return found
+
+
+def refuse_taken(folder: Path, force: bool) -> None:
+    """Raise `OutputError` for a folder that a guide may not be written to: one that exists, unless it is a guide and `force` is given."""
+    if folder.exists() and not (force and is_guide(folder)):
+        raise OutputError(
+            f"{folder} exists{'; add --force to overwrite it' if is_guide(folder) else ' and is no guide; choose a new folder'}"
+        )
 
 
 def is_guide(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from duovox.commands.foreign import in_the_shells_words, json_object
 from duovox.config import GuideStrength, ScheduleName, read_input
-from duovox.contracts import ConfigError, GuideAt, GuideError, OutputError
+from duovox.contracts import ConfigError, GuideAt, GuideError
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
@@ -69,12 +69,11 @@ def guide(
         at: Where it is asked; a network that never met noise at the estimate alone.
         force: Overwrite a guide that exists.
     """
-    from duovox.guide_folder import is_guide
+    from duovox.guide_folder import refuse_taken
     from duovox.repurposing import calibrate_guide
     from duovox.voice import Duovox
 
-    if out.exists() and not (force and is_guide(out)):
-        raise OutputError(f"{out} exists{'; add --force to overwrite it' if is_guide(out) else ' and is no guide; choose a new folder'}")
+    refuse_taken(out, force)
     strength = {"gamma": gamma, "interval": interval, "cap": cap, "schedule": schedule, "at": at}
     given = _Given(source, weights, arguments, takes, labels, output, output_kind, references, background, temperature)
     with in_the_shells_words():

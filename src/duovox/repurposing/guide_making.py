@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from duovox.bundle import locate, read_bundle
+from duovox.bundle import locate, packaged, read_bundle
 from duovox.calibration import Level, calibrate
 from duovox.classifiers.loading import Loaded
 from duovox.classifiers.output_kinds import OutputKind
@@ -29,7 +29,6 @@ from duovox.guide_folder import FORMAT, GuideNetwork, with_digests
 from duovox.repurposing.building import layers_of, repurpose
 from duovox.repurposing.training import Repurposed
 from duovox.runs import fill_classifier, read_weights, scale_of
-from duovox.shipped import BUNDLES
 from duovox.sound.audio import as_sound, read_excerpt
 from duovox.sound.folders import find_sounds
 from duovox.sound.hearing import hear
@@ -134,7 +133,7 @@ def calibrate_guide(guide: GuideNetwork, data: str | Path, voice: Duovox, limit:
 
 def is_bundle(source: str | Path) -> bool:
     """Whether a source names a bundle of ours: one in the package, or a folder (which a Hugging Face folder resembles)."""
-    if source in [folder.name for folder in BUNDLES.iterdir()]:
+    if source in packaged():
         return True
     try:
         return "mel_scale" in json.loads(read_text(Path(source) / "config.json"))
