@@ -88,9 +88,8 @@ def digests_of(network: nn.Module, anchors: Tensor | None, code: bytes | None) -
 def refuse_taken(folder: Path, force: bool) -> None:
     """Raise `OutputError` for a folder that a guide may not be written to: one that exists, unless it is a guide and `force` is given."""
     if folder.exists() and not (force and is_guide(folder)):
-        raise OutputError(
-            f"{folder} exists{'; add --force to overwrite it' if is_guide(folder) else ' and is no guide; choose a new folder'}"
-        )
+        hint = "; add --force to overwrite it" if is_guide(folder) else " and is no guide; choose a new folder"
+        raise OutputError(f"{folder} exists{hint}")
 
 
 def is_guide(folder: Path) -> bool:
