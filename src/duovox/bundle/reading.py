@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from duovox.bundle.contents import CODE_FILES, FORMAT, READABLE_FORMATS, Bundle, BundleConfig
+from duovox.bundle.rounding import restored
 from duovox.classifiers.copies import copy_network
 from duovox.classifiers.loading import rebuild_network
 from duovox.config import MelConfig, Schooling, from_dict
@@ -98,7 +99,7 @@ def _read_student(folder: Path, config: BundleConfig, schooling: Schooling, clas
     except ConfigError as error:
         raise BundleError(f"{folder / 'config.json'} cannot be read: {error}") from None
     tensors, _ = _read_tensors(folder, "student.safetensors", config)
-    _fill({"student": student.network}, tensors, folder / "student.safetensors")
+    _fill({"student": student.network}, restored(tensors), folder / "student.safetensors")
     student.model.classifier.freeze()
     return student.eval().requires_grad_(False)
 

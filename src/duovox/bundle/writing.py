@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from duovox.bundle.contents import CODE_FILES, FILES, FORMAT, Bundle, BundleConfig
+from duovox.bundle.rounding import rounded
 from duovox.config import from_dict, to_dict, to_json
 from duovox.contracts import BundleError, OutputError
 from duovox.files import write_folder
@@ -21,7 +22,7 @@ from duovox.files import write_folder
 def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> BundleConfig:
     """Write a bundle beside its place and rename it, whole or not at all; returns its config with digests.
 
-    Weights are stored as float16, those of someone else's classifier as they are.
+    Weights are stored as float16, a student's in eight bits (see `rounding`), those of someone else's classifier as they are.
     Raises `OutputError` where the folder exists (`force` replaces a bundle, nothing else) or
     cannot be written, and `BundleError` for weights that float16 cannot hold.
     """
@@ -36,7 +37,7 @@ def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Bun
     if bundle.vocoder is not None:
         files["vocoder.safetensors"] = _tensor_bytes({"vocoder": bundle.vocoder}, {"mel": to_json(bundle.vocoder.mel)})
     if bundle.student is not None:
-        files["student.safetensors"] = _tensor_bytes({"student": bundle.student.network}, {})
+        files["student.safetensors"] = save(rounded(_tensors({"student": bundle.student.network})))
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     settings = to_dict(bundle.config) | {"format": FORMAT, "digests": digests}
     if not bundle.config.languages:
@@ -62,8 +63,12 @@ def _check_place(folder: Path, force: bool) -> None:
 
 
 def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str], exact: str = "") -> bytes:
-    """The state of the parts as a safetensors file, in float16 but for the part `exact`. At most one entry of metadata: the order
-    of several is not fixed."""
+    """The state of the parts as a safetensors file. At most one entry of metadata: the order of several is not fixed."""
+    return save(_tensors(parts, exact), metadata or None)
+
+
+def _tensors(parts: Mapping[str, nn.Module], exact: str = "") -> dict[str, Tensor]:
+    """The state of the parts, in float16 but for the part `exact`."""
     tensors = {
         f"{part}.{name}": value.detach().cpu().to(value.dtype if part == exact else torch.float16, copy=True).contiguous()
         for part, module in parts.items()
@@ -72,4 +77,4 @@ def _tensor_bytes(parts: Mapping[str, nn.Module], metadata: dict[str, str], exac
     for name, value in tensors.items():
         if not (value.isfinite().all() or (exact and name.startswith(f"{exact}."))):  # a mask of someone else's may be infinite
             raise BundleError(f"tensor {name!r} holds values that float16 cannot hold; the training went wrong")
-    return save(tensors, metadata or None)
+    return tensors
