@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ SHARD = 64
 
 HELD_OUT = 32
 """The last of so many solutions is not trained on."""
+
+CPU = torch.device("cpu")
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -74,6 +76,8 @@ class Solutions:
     facts: dict[str, Any]
     config: SolutionConfig
     shards: int
+    opened: dict[int, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """The shards that were read from, by number, as memory maps."""
 
     def __len__(self) -> int:
         return self.shards * SHARD
@@ -96,21 +100,22 @@ class Solutions:
         held_out = split == "validation"
         return [number for number in range(len(self)) if (number % HELD_OUT == HELD_OUT - 1) == held_out]
 
-    def batch(self, numbers: list[int]) -> Batch:
-        """Solutions with their whole paths. Raises `DataError` for a damaged shard."""
-        said = torch.stack([self._said(number) for number in numbers]).float()[:, :, None]
+    def batch(self, numbers: list[int], device: torch.device = CPU) -> Batch:
+        """Solutions with their whole paths, computed on `device`. Raises `DataError` for a damaged shard."""
+        said = torch.stack([self._said(number) for number in numbers]).to(device).float()[:, :, None]
         sigmas = torch.tensor(self.facts["sigmas"], dtype=torch.float64)
         noise = SeededNoise([solution_seed(self.config, number) for number in numbers], said.shape[2:], said.device)()
         label = torch.tensor([solution_label(self.config, number, len(self.labels)) for number in numbers])
         gamma = torch.tensor([solution_gamma(self.config, number) for number in numbers])
-        return Batch(path(said, noise * sigmas[0].item(), sigmas), label, gamma)
+        return Batch(path(said, noise * sigmas[0].item(), sigmas), label.to(device), gamma.to(device))
 
     def _said(self, number: int) -> Tensor:
         file = shard_file(self.folder, number // SHARD)
         try:
-            with safe_open(file, "pt") as opened:
-                said: Tensor = opened.get_slice("said")[number % SHARD]
-                return said
+            if number // SHARD not in self.opened:
+                self.opened[number // SHARD] = safe_open(file, "pt").get_slice("said")
+            said: Tensor = self.opened[number // SHARD][number % SHARD]
+            return said
         except (OSError, SafetensorError) as error:
             raise DataError(f"{file} cannot be read ({error}); remove it and run `duovox solve` again") from None
 

@@ -75,10 +75,10 @@ class StudentTraining:
     def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Jumps of random solutions, one each."""
         picked = torch.randint(len(self.numbers), (self.train.batch,), generator=generator, device=generator.device)
-        batch = self.solutions.batch([self.numbers[place] for place in picked.tolist()])
-        nodes, rows = batch.nodes.to(self.device), torch.arange(len(batch.nodes), device=self.device)
+        batch = self.solutions.batch([self.numbers[place] for place in picked.tolist()], self.device)
+        nodes, rows = batch.nodes, torch.arange(len(batch.nodes), device=self.device)
         first, last = draw_jumps(self.config, len(self.sigmas) - 1, len(rows), generator)
-        told = {"label": batch.label.to(self.device), "gamma": batch.gamma.to(self.device)}
+        told = {"label": batch.label, "gamma": batch.gamma}
         return {"here": nodes[rows, first], "there": nodes[rows, last], "sigma": self.sigmas[first], "to": self.sigmas[last], **told}
 
     def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
@@ -94,7 +94,7 @@ class StudentTraining:
     def validate(self) -> dict[str, float]:
         """How far the averaged student's clean mels are from its teacher's, of held-out seeds, for each number of evaluations: root mean
         square, in scaled mels. The first is that of the most evaluations."""
-        held_out = self.solutions.batch(self.solutions.numbers("validation")[:VALIDATED])
+        held_out = self.solutions.batch(self.solutions.numbers("validation")[:VALIDATED], self.device)
         trained, self.student.model.score_network = self.student.network, self.average.module.eval()  # type: ignore[assignment]
         try:
             return {f"distance_in_{n}": self._distance(held_out, n) for n in reversed(self.student.evaluations)}
@@ -102,7 +102,7 @@ class StudentTraining:
             self.student.model.score_network = trained
 
     def _distance(self, batch: Batch, evaluations: int) -> float:
-        nodes, label, gamma = batch.nodes.to(self.device), batch.label.to(self.device), batch.gamma.to(self.device)
+        nodes, label, gamma = batch.nodes, batch.label, batch.gamma
 
         def flow_map(noised: Tensor, sigma: Tensor, to: Tensor) -> Tensor:
             estimate: Tensor = self.student(noised, sigma, to, label, gamma)
