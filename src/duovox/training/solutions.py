@@ -113,7 +113,8 @@ class Solutions:
         file = shard_file(self.folder, number // SHARD)
         try:
             if number // SHARD not in self.opened:
-                self.opened[number // SHARD] = safe_open(file, "pt").get_slice("said")
+                shard: Any = safe_open(file, "pt")
+                self.opened[number // SHARD] = shard.get_slice("said")
             said: Tensor = self.opened[number // SHARD][number % SHARD]
             return said
         except (OSError, SafetensorError) as error:
