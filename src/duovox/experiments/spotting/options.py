@@ -74,3 +74,5 @@ def require_shared(options: Options) -> None:
     given = [name for name, value in asdict(options).items() if value != plain[name] and name not in _SHARED]
     if given:
         raise ConfigError(f"--{given[0].replace('_', '-')} is for other experiments; leave it out for augment")
+    if options.seeds is not None and options.seeds < 1:
+        raise ConfigError(f"--seeds must be at least 1, not {options.seeds}")

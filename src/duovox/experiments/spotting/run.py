@@ -23,6 +23,7 @@ from duovox.experiments.suite import Finished
 from duovox.files import claimed
 from duovox.progress import say
 from duovox.runs import features_for
+from duovox.training.init import read_init
 from duovox.voice import Duovox
 
 SEEDS = 3
@@ -63,6 +64,8 @@ def _opened(options: Options, spotting: Spotting) -> tuple[Sounds, Spotters]:
     vocoder = Duovox.from_pretrained(options.vocoder).bundle.vocoder if options.vocoder else None
     if vocoder is not None:
         vocoder.check(options.recipe.mel)
+    if spotting.own_init and spotting.own_numbers:
+        read_init(spotting.own_init, "subnet")
     training = OwnTraining(options.recipe, spotting.own_budget, spotting.own_init, vocoder, options.device, options.precision)
     sounds = Sounds(spotting, options.out, options.data, features, training, options.device, options.precision, options.batch)
     exam = Exam(features, spotting.commands, _backgrounds(options, features), device)

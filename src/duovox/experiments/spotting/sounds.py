@@ -32,7 +32,7 @@ from duovox.experiments.spotting.own import OwnTraining, own_bundle
 
 @dataclass(frozen=True, eq=False)
 class Sounds:
-    """Where all clips come from. What was read once is kept."""
+    """Where all clips come from. What was read once is kept; `notes` say of which words there are fewer clips than were wanted."""
 
     spotting: Spotting
     out: Path
@@ -43,6 +43,7 @@ class Sounds:
     precision: Precision
     batch: int
     kept: dict[str, Clips] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def of(self, mixture: Mixture, clock: Clock) -> list[Clips] | None:
         """The sets of a mixture, each to be drawn from as often as another: real, generated. None when the time is over before all are
@@ -107,6 +108,7 @@ class Sounds:
             )
             make_dataset(plan_dataset(options), local_engine(options.workers))
             self.kept[name] = read_dataset(folder)
+            self.notes.extend(shortfalls(name, self.kept[name], self.spotting.commands, count))
         return self.kept[name]
 
     def _by_rules(self, count: int) -> Clips:
@@ -130,6 +132,14 @@ def read_dataset(folder: Path) -> Clips:
     if not kept:
         raise DataError(f"{folder}: no clip was kept; this voice speaks too badly to teach anybody, train it longer")
     return read_files([folder / r["file"] for r in kept], [r["label"] if r["kind"] == "word" else None for r in kept])
+
+
+def shortfalls(name: str, clips: Clips, words: Sequence[str], count: int) -> Iterator[str]:
+    """One line for the words of which a voice gave fewer clips than so many."""
+    given = Counter(clips.labels)
+    few = [f"{given[word]} of {word}" for word in words if given[word] < count]
+    if few:
+        yield f"{name}: {', '.join(few)} instead of {count}; the others ran off to noise or silence"
 
 
 def first_clips(clips: Clips, count: int) -> Clips:

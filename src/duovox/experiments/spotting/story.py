@@ -32,7 +32,7 @@ class Story:
 
 def tell(options: Options, sounds: Sounds, spotters: Spotters, seeds: int, left: Sequence[str], missing: str) -> Story:
     """`missing` says why there are no rule-based clips, if there are none."""
-    sources = [_data(sounds), *_own_voices(sounds), _rules(missing), _machine(spotters)]
+    sources = [_data(sounds), *_own_voices(sounds), _rules(missing), *(f"Note: {note}." for note in sounds.notes), _machine(spotters)]
     return Story(command_words(options, sounds.spotting), _done(sounds.spotting, spotters, seeds), left, sources, _available(sounds))
 
 
