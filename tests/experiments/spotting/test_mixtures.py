@@ -21,9 +21,9 @@ def test_every_voice_is_tried_alone_and_beside_real_clips() -> None:
     names = [mixture.name for mixture in make_mixtures(SMALL)]
     assert names[:2] == ["real10", "real30"]
     assert names[2:8] == ["all100", "real10_all100", "real30_all100", "all500", "real10_all500", "real30_all500"]
-    assert names[8:11] == ["all500_between", "real10_all500_between", "real30_all500_between"]
-    assert names[11:13] == ["own100_heard10", "real10_own100_heard10"], "a fair voice stands beside the clips it heard alone"
-    assert names[13:] == ["espeak100", "espeak500", "real10_espeak500", "real30_espeak500"]
+    assert names[8:12] == ["espeak100", "espeak500", "real10_espeak500", "real30_espeak500"]
+    assert names[12:15] == ["all500_between", "real10_all500_between", "real30_all500_between"]
+    assert names[15:] == ["own100_heard10", "real10_own100_heard10"], "a fair voice stands beside the clips it heard alone"
     assert len(set(names)) == len(names)
 
 

@@ -49,17 +49,18 @@ class Mixture:
 
 
 def make_mixtures(spotting: Spotting, espeak: bool = True) -> tuple[Mixture, ...]:
-    """Real clips alone, then the voices one after the other; without those of espeak-ng where that is not to be had."""
+    """Real clips alone, with generated ones, with those of rules where espeak-ng is to be had, with hard negatives, with those of own voices,
+    which take longest to make."""
     most = max(spotting.generated)
     found = [Mixture(real) for real in spotting.real]
     for generated in spotting.generated:
         found += _with_real(Mixture(0, "all", generated), spotting.real)
+    for generated in spotting.generated if espeak else ():
+        found += _with_real(Mixture(0, "espeak", generated), spotting.real if generated == most else ())
     if spotting.between:
         found += _with_real(Mixture(0, "all", most, between=True), spotting.real)
     for heard in spotting.own_numbers:
         found += _with_real(Mixture(0, "own", min(spotting.generated), heard), (heard,))
-    for generated in spotting.generated if espeak else ():
-        found += _with_real(Mixture(0, "espeak", generated), spotting.real if generated == most else ())
     return tuple(found)
 
 
