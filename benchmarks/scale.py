@@ -78,7 +78,8 @@ class World:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Seconds in all, the share of them in which workers made clips that count, the share in which the disk was busy, the leader's part."""
+    """Seconds in all, the share of them in which workers made clips that count, the leader's share at the end; the share of the making in
+    which the disk was busy."""
 
     wall: float
     busy: float
@@ -123,7 +124,7 @@ def generation(
         waiting = []
     alone = world.clips * measured.row
     wall = now + alone
-    return Outcome(wall, useful / (workers * wall), disk_busy / wall, alone / wall)
+    return Outcome(wall, useful / (workers * wall), disk_busy / now, alone / wall)
 
 
 def update_seconds(
@@ -137,20 +138,20 @@ def update_seconds(
 
 def limit_of(outcome: Outcome, workers: int, shards: int) -> str:
     """What holds most back, in words."""
-    if shards < 4 * workers:
-        return f"{shards} shards for {workers} workers"
-    if outcome.disk > 0.9:
+    if outcome.disk > 0.8:
         return "the disk"
+    if shards < 4 * workers:
+        return f"{shards:,} shards for {workers:,} workers"
     return "the manifest" if outcome.alone > 0.1 else "nothing yet"
 
 
-def generation_row(name: str, workers: int, clip: float, price: float, measured: Measured, world: World, shard: int, tar: bool) -> str:
-    found, shards = generation(workers, clip, measured, world, shard, tar), -(-world.clips // shard)
+def generation_row(name: str, workers: int, clip: float, price: float, measured: Measured, world: World, shard: int, form: str) -> str:
+    found, shards = generation(workers, clip, measured, world, shard, "tar" in form, "ranks" in form), -(-world.clips // shard)
     rate = world.clips / found.wall
     dollars = price * workers * found.wall / 3600 / world.clips * 1e6
     cells = [
         name,
-        "tar" if tar else "files",
+        form,
         str(shard),
         f"{rate:,.0f}",
         f"{found.busy:.0%}",
@@ -176,12 +177,13 @@ def table(
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     small = max(8, world.shard // 8)
     for name, machines in (("1", 1), ("10", 10), ("100", 100), ("1,000", 1000)):
-        for shard, tar in ((world.shard, False), (world.shard, True), (small, True)) if machines > 1 else ((world.shard, False),):
+        forms = ((world.shard, "files"), (world.shard, "tar"), (small, "tar"), (small, "tar, ranks"))
+        for shard, form in forms if machines > 1 else forms[:1]:
             label = f"{name} x {world.cores} cores"
-            print(generation_row(label, machines * world.cores, known.clip, world.core_price, known, world, shard, tar))
+            print(generation_row(label, machines * world.cores, known.clip, world.core_price, known, world, shard, form))
     for gpus in (1, 8, 64) if gpu_clips else ():
         assert gpu_clips is not None
-        print(generation_row(f"{gpus} GPU", gpus, 1 / gpu_clips, world.gpu_price, known, world, world.shard, False))
+        print(generation_row(f"{gpus} GPU", gpus, 1 / gpu_clips, world.gpu_price, known, world, world.shard, "files"))
     print("\n| processes | updates/s, 10 Gbit/s | of the sum |" + (" GPUs, updates/s | of the sum |" if gpu_updates else ""))
     print("|---" * (5 if gpu_updates else 3) + "|")
     draw = known.draw if gpu_draw is None else gpu_draw

@@ -49,8 +49,8 @@ class Mixture:
 
 
 def make_mixtures(spotting: Spotting, espeak: bool = True) -> tuple[Mixture, ...]:
-    """Real clips alone, with generated ones, with those of rules where espeak-ng is to be had, with hard negatives, with those of own voices,
-    which take longest to make."""
+    """Real clips alone; with generated ones; with those of rules, where espeak-ng is to be had; with hard negatives; last, as it takes
+    longest, with those of own voices."""
     most = max(spotting.generated)
     found = [Mixture(real) for real in spotting.real]
     for generated in spotting.generated:
