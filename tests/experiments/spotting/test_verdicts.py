@@ -43,6 +43,13 @@ def test_fewer_false_alarms_help() -> None:
     assert [one.verdict for one in compare(grades) if one.measure == ALARMS] == ["helps"]
 
 
+def test_hard_negatives_are_held_against_the_same_without_them() -> None:
+    grades = {ALL: heard(0.7, 0.7, alarms=0.8), Mixture(0, "all", 100, between=True): heard(0.7, 0.7, alarms=0.3)}
+    assert in_words(compare(grades))[-1] == (
+        "- hard negatives beside 100 generated, voice trained on all data, false alarms: helps at no real (0.800 to 0.300)."
+    )
+
+
 def test_one_seed_says_nothing() -> None:
     grades = {Mixture(10): heard(0.1), Mixture(10, "all", 100): heard(0.9)}
     assert {one.verdict for one in compare(grades)} == {"no difference"}

@@ -36,9 +36,11 @@ class Mixture:
         return "_".join([*parts, *[f"heard{self.heard}"] * bool(self.heard), *["between"] * self.between])
 
     @property
-    def alone(self) -> Mixture:
-        """The same without any generated clips."""
-        return Mixture(self.real)
+    def baseline(self) -> Mixture | None:
+        """What it is held against: the same without hard negatives, or the same real clips alone; None where neither is in it."""
+        if self.between:
+            return replace(self, between=False)
+        return Mixture(self.real) if self.real and self.generated else None
 
     def __str__(self) -> str:
         parts = [f"{self.real} real"] * bool(self.real)

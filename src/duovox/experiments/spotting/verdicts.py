@@ -1,4 +1,4 @@
-"""Where generated clips help: takes graded spotters, gives a verdict for each mixture beside the same real clips alone. Pure."""
+"""Where generated clips help: takes graded spotters, gives a verdict for each mixture beside its baseline. Pure."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Verdict = Literal["helps", "hurts", "no difference"]
 ALARMS = "false alarms"
 
 RULE = (
-    "A mixture helps (or hurts) where its mean over the seeds is better (or worse) than that of the same real clips alone by more than the "
-    "larger of the two ranges over the seeds; else there is no difference that these seeds show."
+    "A mixture helps (or hurts) where its mean over the seeds is better (or worse) than that of the same real clips alone (hard negatives: of "
+    "the same clips without them) by more than the larger of the two ranges over the seeds; else there is no difference that these seeds show."
 )
 
 _WORDS: dict[str, Verdict] = {"holds": "helps", "does not hold": "hurts", "undecided": "no difference"}
@@ -28,7 +28,7 @@ Grades = Mapping[Mixture, Sequence[Heard]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A mixture beside its real clips alone, in one measure."""
+    """A mixture beside its baseline, in one measure."""
 
     mixture: Mixture
     measure: str
@@ -54,12 +54,12 @@ def measures(grades: Grades) -> list[str]:
 
 
 def compare(grades: Grades) -> list[Comparison]:
-    """All mixtures of real and generated clips, in every measure."""
+    """All mixtures that have a baseline, beside it, in every measure."""
     found = []
     for mixture, heard in grades.items():
-        if mixture.real and mixture.generated and mixture.alone in grades:
+        if mixture.baseline in grades:
             for measure in measures(grades):
-                before, after = spread_of(grades[mixture.alone], measure), spread_of(heard, measure)
+                before, after = spread_of(grades[mixture.baseline], measure), spread_of(heard, measure)
                 if before and after:
                     found.append(Comparison(mixture, measure, before, after))
     return found
@@ -77,8 +77,9 @@ def in_words(comparisons: Sequence[Comparison]) -> list[str]:
 
 
 def _addition(mixture: Mixture) -> str:
-    """What is added to the real clips."""
-    return str(Mixture(0, mixture.voice, mixture.generated, mixture.heard, mixture.between))
+    """What is added to the baseline."""
+    generated = str(Mixture(0, mixture.voice, mixture.generated, mixture.heard))
+    return f"hard negatives beside {generated}" if mixture.between else generated
 
 
 def _named(measure: str) -> str:
@@ -86,5 +87,7 @@ def _named(measure: str) -> str:
 
 
 def _of_verdict(comparisons: Sequence[Comparison], verdict: Verdict) -> str:
-    found = [f"{one.mixture.real} real ({one.before.mean:.3f} to {one.after.mean:.3f})" for one in comparisons if one.verdict == verdict]
+    found = [
+        f"{one.mixture.real or 'no'} real ({one.before.mean:.3f} to {one.after.mean:.3f})" for one in comparisons if one.verdict == verdict
+    ]
     return f"{verdict} at {', '.join(found)}" if found else ""
