@@ -16,8 +16,9 @@ Verdict = Literal["helps", "hurts", "no difference"]
 ALARMS = "false alarms"
 
 RULE = (
-    "A mixture helps (or hurts) where its mean over the seeds is better (or worse) than that of the same real clips alone (hard negatives: of "
-    "the same clips without them) by more than the larger of the two ranges over the seeds; else there is no difference that these seeds show."
+    "A mixture helps (or hurts) where its mean over the seeds is better (or worse) than that of the same real clips alone (hard "
+    "negatives: of the same clips without them) by more than the larger of the two ranges over the seeds; else there is no difference that "
+    "these seeds show."
 )
 
 _WORDS: dict[str, Verdict] = {"holds": "helps", "does not hold": "hurts", "undecided": "no difference"}
