@@ -58,9 +58,10 @@ def compare(grades: Grades) -> list[Comparison]:
     """All mixtures that have a baseline, beside it, in every measure."""
     found = []
     for mixture, heard in grades.items():
-        if mixture.baseline in grades:
+        beside = mixture.baseline
+        if beside is not None and beside in grades:
             for measure in measures(grades):
-                before, after = spread_of(grades[mixture.baseline], measure), spread_of(heard, measure)
+                before, after = spread_of(grades[beside], measure), spread_of(heard, measure)
                 if before and after:
                     found.append(Comparison(mixture, measure, before, after))
     return found
