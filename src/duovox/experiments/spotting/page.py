@@ -28,7 +28,7 @@ def write_page(grades: Grades, story: Story, folder: Path) -> Path:
         [f"**Not finished.** Left to do: {'; '.join(story.left)}."] if story.left else [],
         ["## Results", "", *_table(grades), "", _notes(story)] if grades else [],
         ["## Where it helps, and where it does not", "", *in_words(compare(grades)), "", f"Rule: {RULE}"] if compare(grades) else [],
-        ["![Accuracy against the number of real clips](augment.svg)"] if plot else [],
+        ["![Accuracy against the number of real clips](augment.svg)", "", "Dotted: those clips alone, without real ones."] if plot else [],
         ["## Sources", "", *story.sources],
     ]
     text = "\n".join("\n".join([*section, ""]) for section in sections if section)
