@@ -15,39 +15,17 @@ from typing import Any
 
 import dying
 import pytest
+from making import contents, here, options
 
 from duovox.contracts import ConfigError, GenerationError, OutputError
 from duovox.dataset.engines import local
 from duovox.dataset.engines.base import Run
 from duovox.dataset.engines.local import Pool, local_engine
-from duovox.dataset.options import Options
 from duovox.dataset.plan import Item, Shard
 from duovox.dataset.run import Outcome, make_dataset, plan_dataset
-from duovox.dataset.shards import Maker
 
 NEEDS_RAY = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (extra `ray`)")
 WORDS = ["--per-word", "4", "--batch", "2", "--shard", "4", "--keep-faulty"]
-
-
-def options(bundle: Path, out: Path, /, **others: Any) -> Options:
-    given: dict[str, Any] = {"per_word": 4, "batch": 2, "shard": 4, "keep_faulty": True, "bundle": str(bundle)}
-    return Options(out, **given | others)
-
-
-@contextmanager
-def here() -> Iterator[Run]:
-    """An engine without other processes."""
-
-    def run(job: Any, shards: Any, advance: Any) -> None:
-        maker = Maker(job)
-        for shard in shards:
-            maker.make(shard, advance)
-
-    yield run
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture(scope="module")

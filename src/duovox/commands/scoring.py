@@ -18,6 +18,7 @@ from duovox.commands.options import Sampling, SamplingOptions, parse_seconds, re
 from duovox.config import Recipe, read_recipe
 from duovox.contracts import ConfigError
 from duovox.experiments.options import Options
+from duovox.experiments.spotting.options import Spotting
 from duovox.shipped import DEFAULT_BUNDLE
 
 RECIPE = PrimitiveConstructorSpec[Recipe](
@@ -45,6 +46,13 @@ class ExperimentOptions(Options):
 
     recipe: Annotated[Recipe, RECIPE] = field(default_factory=partial(read_recipe, "compact"))
     time_budget: Annotated[float, SECONDS] = math.inf
+
+
+@dataclass(frozen=True)
+class SpottingOptions(Spotting):
+    """`Spotting`, as words of a shell give it."""
+
+    own_budget: Annotated[float, SECONDS] = 3600.0
 
 
 def evaluate(
@@ -135,21 +143,32 @@ def _refuse_generation(what: str, sampling: Sampling, others: dict[str, Any]) ->
 
 
 def experiment(
-    which: Positional[Literal["table1", "regimes", "gamma", "shift"]], /, options: Annotated[ExperimentOptions, arg(name="")]
+    which: Positional[Literal["table1", "regimes", "gamma", "shift", "augment"]],
+    /,
+    options: Annotated[ExperimentOptions, arg(name="")],
+    spotting: Annotated[SpottingOptions, arg(name="")] = SpottingOptions(),
 ) -> None:
     """Train the score models of an experiment with equal budget, sample and score them, and write a page.
 
     table1 compares the U-Net, the Score Subnet and its gradient taps; regimes trains on little data, or on some labels alone; gamma
-    varies the guidance of the recipe's own system; shift trains on noisy recordings and on words the classifier does not know.
+    varies the guidance of the recipe's own system; shift trains on noisy recordings and on words the classifier does not know; augment
+    trains keyword spotters on real and on generated clips, and tests them on real ones.
     Does what is missing: call it again after an interruption, or to go on.
 
     Args:
         which: The experiment.
         options: How to carry it out.
+        spotting: What augment tries.
     """
-    from duovox.experiments.suite import run_experiment
+    if which == "augment":
+        from duovox.experiments.spotting.run import run_augment
 
-    finished = run_experiment(which, options)
+        finished = run_augment(options, spotting)
+    else:
+        spotting.refuse_for(which)
+        from duovox.experiments.suite import run_experiment
+
+        finished = run_experiment(which, options)
     print(f"{finished.page}: " + (f"left to do: {'; '.join(finished.left)}; the same command goes on" if finished.left else "complete"))
 
 

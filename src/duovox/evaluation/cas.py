@@ -73,8 +73,7 @@ class AccuracyScore:
     ) -> None:
         self.labels, self.config = labels, config or CasConfig()
         self.device = torch.device(self.config.device)
-        self.front = JudgeMel().to(self.device)
-        self.test_mel, self.test_label = self._mels(test_waves), torch.from_numpy(test_label).to(self.device)
+        self.test_mel, self.test_label = judge_mels(test_waves, self.device), torch.from_numpy(test_label).to(self.device)
 
     @property
     def about(self) -> str:
@@ -89,15 +88,17 @@ class AccuracyScore:
         and for clips without a label."""
         if len(label) == 0 or (label < 0).any():
             raise DataError(f"CAS needs clips that all have a label; {int((label < 0).sum())} of {len(label)} have none")
-        mel, right = self._mels(waves), torch.from_numpy(label).to(self.device)
+        mel, right = judge_mels(waves, self.device), torch.from_numpy(label).to(self.device)
         networks = (train(mel, right, self.labels, self.config, seed) for seed in tqdm(self.config.seeds, desc="CAS", leave=False))
         return tuple(accuracy(network, self.test_mel, self.test_label) for network in networks)
 
-    @torch.no_grad()
-    def _mels(self, waves: NDArray[np.generic]) -> Tensor:
-        """Judge mels (N, 1, 32, 32), scaled from [-80, 0] dB to [-1, 1]."""
-        chunks = (as_floats(waves[start : start + _CHUNK]) for start in range(0, len(waves), _CHUNK))
-        return torch.cat([self.front(chunk.to(self.device)) / 40 + 1 for chunk in chunks])
+
+@torch.no_grad()
+def judge_mels(waves: NDArray[np.generic], device: torch.device) -> Tensor:
+    """Judge mels (N, 1, 32, 32) of waves (N, S) at 16 kHz, scaled from [-80, 0] dB to [-1, 1]."""
+    front = JudgeMel().to(device)
+    chunks = (as_floats(waves[start : start + _CHUNK]) for start in range(0, len(waves), _CHUNK))
+    return torch.cat([front(chunk.to(device)) / 40 + 1 for chunk in chunks])
 
 
 def train(mel: Tensor, label: Tensor, labels: int, config: CasConfig, seed: int) -> nn.Module:

@@ -40,13 +40,9 @@ def plot_curves(results: Sequence[Result], metrics: Sequence[str], path: Path) -
     """Metrics against gamma: a row for each set of labels, a column for each metric, a line for each kind of system; conditions of
     a strength that depends on sigma are crosses. False, and no file, where matplotlib is missing.
     """
-    try:
-        mpl = importlib.import_module("matplotlib")
-    except ImportError:
+    plt = open_pyplot()
+    if plt is None:
         return False
-    mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "duovox"
-    plt = importlib.import_module("matplotlib.pyplot")
     groups = list(dict.fromkeys(group_name(r.regime, r.group) for r in results))
     picture, axes = plt.subplots(len(groups), len(metrics), figsize=(4 * len(metrics), 3 * len(groups)), squeeze=False)
     for row, group in zip(axes, groups, strict=True):
@@ -56,12 +52,28 @@ def plot_curves(results: Sequence[Result], metrics: Sequence[str], path: Path) -
     lines = {name: line for axis in axes.flat for line, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     if lines:
         picture.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=3, frameon=False)
+    save_svg(picture, path)
+    return True
+
+
+def open_pyplot() -> Any | None:
+    """matplotlib's pyplot, drawing the same bytes each time; None where matplotlib is missing."""
+    try:
+        mpl = importlib.import_module("matplotlib")
+    except ImportError:
+        return None
+    mpl.use("Agg")
+    mpl.rcParams["svg.hashsalt"] = "duovox"
+    return importlib.import_module("matplotlib.pyplot")
+
+
+def save_svg(picture: Any, path: Path) -> None:
+    """Write a picture and close it. Raises `OutputError`."""
     picture.set_layout_engine("constrained")
     buffer = io.BytesIO()
     picture.savefig(buffer, format="svg", metadata={"Date": None})
-    plt.close(picture)
+    importlib.import_module("matplotlib.pyplot").close(picture)
     write_whole(path, buffer.getvalue(), force=True, parents=True)
-    return True
 
 
 def _draw(axis: Any, results: Sequence[Result], metric: str) -> None:

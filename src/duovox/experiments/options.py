@@ -32,7 +32,7 @@ class Options:
     n: int = 50
     """How many clips of each label in a trial."""
     seeds: int | None = None
-    """How many sets of sampling seeds; 3 (gamma: 1) if left out."""
+    """How many sets of sampling seeds, for augment seeds of each spotter; 3 (gamma: 1) if left out."""
     updates: int | None = None
     """Updates of every score model, instead of the recipe's."""
     sampler: Literal["heun", "dpmpp_2m", "euler_maruyama"] | None = None
@@ -42,7 +42,7 @@ class Options:
     words: Path | None = None
     """For shift: feature folder of words that the classifier does not know."""
     noise: Path | None = None
-    """For shift: folder of noise recordings."""
+    """For shift and augment: folder of noise recordings."""
     only: str | None = None
     """The name of one system: do nothing for the others."""
     time_budget: float = math.inf
