@@ -112,7 +112,7 @@ def join_of_voice(name: str, bundle: Bundle) -> JoinedGuide:
         return join_own(bundle)
     mel, scale = bundle.config.recipe.mel, bundle.config.mel_scale
     if name == LOUDNESS:
-        return _measured(name, LEVELS, LoudnessClassifier(mel, scale), [to_dict(mel)], GuideStrength())
+        return _measured(name, LEVELS, LoudnessClassifier(mel, scale), [to_dict(mel)], GuideStrength(gamma=1.0))
     if bundle.vocoder is None:
         raise GuideError("the guide pitch hears with the voice's neural vocoder, and this voice has none; take a bundle with one")
     head = copy.deepcopy(bundle.vocoder.pitch)

@@ -14,7 +14,7 @@ from duovox.contracts import ConfigError, GuideAt, GuideError, LabelError
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
-KNOWN = "pitch-196Hz:10, loudness--20dB:10, speaker-FILE.wav:10, own-LABEL:3"
+KNOWN = "pitch-196Hz:10, loudness--20dB:1, speaker-FILE.wav:10, own-LABEL:3"
 """How the guides are asked for that need no folder."""
 
 if TYPE_CHECKING:
