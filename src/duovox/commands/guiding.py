@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from tyro.conf import Positional
 
 from duovox.commands.foreign import in_the_shells_words, json_object
 from duovox.config import GuideStrength, ScheduleName, read_input
-from duovox.contracts import ConfigError, GuideAt, GuideError
+from duovox.contracts import ConfigError, GuideAt, GuideError, GuideWay
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
@@ -41,6 +41,7 @@ def guide(
     cap: float | None = None,
     schedule: ScheduleName | None = None,
     at: GuideAt | None = None,
+    way: GuideWay | None = None,
     force: bool = False,
 ) -> None:
     """Make a guide of a classifier or an embedding network: a folder that `duovox generate --guide` and `duovox serve --guide` take.
@@ -67,6 +68,7 @@ def guide(
         cap: The most that the root mean square of its shift may be at one evaluation.
         schedule: How its strength runs: constant, early (fading as the noise goes) or late (growing).
         at: Where it is asked; a network that never met noise at the estimate alone.
+        way: How its gradient comes back from the estimate: through the denoiser, or straight, which costs less.
         force: Overwrite a guide that exists.
     """
     from duovox.guide_folder import refuse_taken
@@ -74,7 +76,7 @@ def guide(
     from duovox.voice import Duovox
 
     refuse_taken(out, force)
-    strength = {"gamma": gamma, "interval": interval, "cap": cap, "schedule": schedule, "at": at}
+    strength = {"gamma": gamma, "interval": interval, "cap": cap, "schedule": schedule, "at": at, "way": way}
     given = _Given(source, weights, arguments, takes, labels, output, output_kind, references, background, temperature)
     with in_the_shells_words():
         made = _made(given, out.name, strength)
@@ -165,31 +167,35 @@ def _fit(made: GuideNetwork, voice: Duovox, bundle: str) -> str:
 
 
 def read_guides(voice: Duovox, texts: tuple[str, ...], trust_code: bool) -> list[ScheduledGuide]:
-    """The guides that `--guide` names, each as FOLDER-TARGET:GAMMA. Raises `GuideError`, `LabelError`, `ConfigError`."""
+    """The guides that `--guide` names, each as FOLDER-TARGET:GAMMA, or FOLDER-TARGET:GAMMA:straight. Raises `GuideError`, `LabelError`,
+    `ConfigError`."""
     chosen = [_split(text) for text in texts]
-    return [voice.guide(source, target, gamma=gamma, trust_code=trust_code) for source, target, gamma in chosen]
+    return [voice.guide(source, target, trust_code=trust_code, **strength) for source, target, strength in chosen]
 
 
-def _split(text: str) -> tuple[str, str | None, float | None]:
-    """Folder, target and gamma; the folder is the longest start of the text that is a guide (or `own`, the voice's own classifier)."""
+def _split(text: str) -> tuple[str, str | None, dict[str, Any]]:
+    """Folder, target and strength; the folder is the longest start of the text that is a guide (or `own`, the voice's own classifier)."""
     from duovox.guide_folder import is_guide
     from duovox.steering import OWN
 
-    whole, gamma = without_gamma(text)
+    whole, strength = split_strength(text)
     ends = [len(whole), *(place for place in reversed(range(len(whole))) if whole[place] == "-")]
     for end in ends:
         source, target = whole[:end], whole[end + 1 :]
         if source == OWN or (source and is_guide(Path(source))):
-            return source, target or None, gamma
+            return source, target or None, strength
     raise GuideError(f"--guide {text!r} names no guide; write FOLDER-LABEL:GAMMA with a folder made by `duovox guide`, or own-LABEL:GAMMA")
 
 
-def without_gamma(text: str) -> tuple[str, float | None]:
-    """A guide without the strength that follows its last colon, and the strength. Raises `GuideError`."""
+def split_strength(text: str) -> tuple[str, dict[str, Any]]:
+    """A guide without what follows it after colons, gamma and way, and those as changes of its strength. Raises `GuideError`."""
     start, colon, end = text.rpartition(":")
     if not colon:
-        return text, None
+        return text, {}
+    if end in get_args(GuideWay):
+        whole, before = split_strength(start)
+        return whole, before | {"way": end}
     try:
-        return start, float(end)
+        return start, {"gamma": float(end)}
     except ValueError:
         raise GuideError(f"--guide {text!r}: {end!r} is no strength; write FOLDER-LABEL:GAMMA, as pitch-196Hz:10") from None

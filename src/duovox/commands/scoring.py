@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from duovox.commands.guiding import read_guides
 from duovox.commands.options import Sampling, SamplingOptions, parse_seconds, refuse_existing
 from duovox.config import Recipe, read_recipe
 from duovox.contracts import ConfigError
@@ -54,6 +55,7 @@ def evaluate(
     judge: Path | None = None,
     n: int | None = None,
     sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
+    guide: tuple[str, ...] = (),
     unconditional: bool = False,
     clips: Path | None = None,
     recipe: str | None = None,
@@ -80,10 +82,11 @@ def evaluate(
         judge: Weights of a judge trained on the same labels; the one in the package that knows the data's labels if left out.
         n: How many clips of each label a model makes, seeds 0, 1, ...; 50 if left out.
         sampling: Settings of sampling, the model's own where left out.
+        guide: Guides that steer a model's clips, as in `duovox generate`: FOLDER-TARGET:GAMMA.
         unconditional: Make as many clips in all, without labels.
         clips: Keep a model's clips in this folder, and go on with those there.
         recipe: The recipe of a folder of runs; `compact` if left out.
-        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        trust_code: Run the code that a bundle or a guide of someone else's classifier names or holds.
         quality: Also measure quality without a reference: dnsmos, or an ONNX file such as SCOREQ's (extra `quality`).
         limit: Score this many clips, taken at random.
         seed: Seed of every random choice in scoring.
@@ -109,7 +112,6 @@ def evaluate(
     from duovox.evaluation.systems import Generation, evaluate_model, open_system
     from duovox.files import write_whole
 
-    wanted = Generation(50 if n is None else n, sampling.given(), unconditional, batch)
     system, place = open_system(what, recipe, trust_code), choose_device(device)
     measure = load_quality(quality) if quality else None
     exam = CasConfig(device=str(place)) if cas else None
@@ -117,11 +119,14 @@ def evaluate(
     chosen = judge or packaged_judge(read_manifest(data).labels)
     if isinstance(system, Path):
         lower = None if precision == "fp32" else precision
-        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips, "precision": lower})
+        others = {"n": n, "unconditional": unconditional or None, "clips": clips, "precision": lower, "guide": guide or None}
+        _refuse_generation(what, sampling, others)
         report = evaluate_folder(system, chosen, data, scoring, str(place))
     else:
-        name = Path(what).resolve().name
-        report = evaluate_model(system.to(place, precision), chosen, data, wanted, clips, scoring, name)
+        name, voice = Path(what).resolve().name, system.to(place, precision)
+        steer = tuple(read_guides(voice, guide, trust_code))
+        wanted = Generation(50 if n is None else n, sampling.given(), unconditional, batch, guides=steer)
+        report = evaluate_model(voice, chosen, data, wanted, clips, scoring, name)
     for path, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
         write_whole(path, text.encode(), force=force, parents=True)
     print(report.to_markdown())
