@@ -140,21 +140,23 @@ def _refuse_generation(what: str, sampling: Sampling, others: dict[str, Any]) ->
 
 
 def experiment(
-    which: Positional[Literal["table1", "regimes", "gamma", "shift"]], /, options: Annotated[ExperimentOptions, arg(name="")]
+    which: Positional[Literal["table1", "regimes", "gamma", "shift", "guides"]], /, options: Annotated[ExperimentOptions, arg(name="")]
 ) -> None:
     """Train the score models of an experiment with equal budget, sample and score them, and write a page.
 
     table1 compares the U-Net, the Score Subnet and its gradient taps; regimes trains on little data, or on some labels alone; gamma
-    varies the guidance of the recipe's own system; shift trains on noisy recordings and on words the classifier does not know.
+    varies the guidance of the recipe's own system; shift trains on noisy recordings and on words the classifier does not know; guides
+    trains none of these: it steers a voice by pitch and speaker guides, and measures both by instruments that never guide.
     Does what is missing: call it again after an interruption, or to go on.
 
     Args:
         which: The experiment.
         options: How to carry it out.
     """
+    from duovox.experiments.guides_suite import run_guides
     from duovox.experiments.suite import run_experiment
 
-    finished = run_experiment(which, options)
+    finished = run_guides(options) if which == "guides" else run_experiment(which, options)
     print(f"{finished.page}: " + (f"left to do: {'; '.join(finished.left)}; the same command goes on" if finished.left else "complete"))
 
 
