@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from duovox.classifiers.exported import export_bytes
 from duovox.config import Calibration, ExternalConfig, GuideConfig, GuideStrength, MelInput, MelScale, Recipe
 from duovox.contracts import GuideError, OutputError
-from duovox.guide_folder import FORMAT, GuideNetwork, read_guide, with_digests
+from duovox.guide_folder import FORMAT, GuideNetwork, halved, is_guide, locate_guide, packaged_guides, read_guide, with_digests
 from duovox.model import build_classifier
 
 STRENGTH = GuideStrength(4.0, 0.1, 5.0, 0.2)
@@ -39,10 +39,10 @@ class Means(nn.Module):
 
 @pytest.fixture(scope="module")
 def ours(tiny_recipe: Recipe) -> GuideNetwork:
-    """A classifier of ours, with anchors that it has no use for."""
+    """An embedding network of ours with three references and a background clip."""
     torch.manual_seed(0)
     config = GuideConfig(FORMAT, "embedding", ("a", "b", "c"), tiny_recipe, MelScale("standard", -5.0, 2.0), CALIBRATION, STRENGTH)
-    return with_digests(GuideNetwork("ours", config, build_classifier(tiny_recipe, 3).eval(), torch.eye(4)))
+    return with_digests(GuideNetwork("ours", config, build_classifier(tiny_recipe, 3).eval(), torch.eye(4, 3)))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def refused(call: Callable[[], Any], *parts: str, kind: type[Exception] = GuideE
 def test_a_guide_is_read_back_as_it_was_written(ours: GuideNetwork, folder: Path) -> None:
     again = read_guide(folder)
     assert again.config == ours.config and again.digest == ours.digest and again.name == "mine"
-    assert again.anchors is not None and torch.equal(again.anchors, torch.eye(4))
+    assert again.anchors is not None and torch.equal(again.anchors, torch.eye(4, 3))
     mels, sigma = noise(2), torch.tensor([0.1, 3.0])
     assert torch.equal(again.network(mels, sigma), ours.network(mels, sigma))
     assert sorted(path.name for path in folder.iterdir()) == ["guide.json", "guide.safetensors"]
@@ -99,10 +99,11 @@ def test_the_digest_is_of_what_it_answers_not_of_how_strongly_it_guides(ours: Gu
         (lambda folder: (folder / "guide.json").write_text("[1"), ("guide.json cannot be read",)),
         (lambda folder: (folder / "guide.json").write_text("[1]"), ("guide.json has guide format None, duovox reads format 1",)),
         (lambda folder: edit(folder, format=2), ("guide format 2, duovox reads format 1",)),
-        (lambda folder: edit(folder, labels=[]), ("guide.json cannot be read", "guide.labels")),
+        (lambda folder: edit(folder, labels=["a", "a"]), ("guide.json cannot be read", "guide.labels")),
         (lambda folder: edit(folder, surprise=1), ("unknown setting 'surprise'",)),
         (lambda folder: edit(folder, digests={}), ("the network of the guide", "is not the one its guide.json names")),
-        (lambda folder: edit(folder, labels=["a", "b"]), ("does not fit the network", "misshapen")),
+        (lambda folder: edit(folder, labels=["a", "b", "c", "d"]), ("needs anchors of 4 references and background", "(4, 3)")),
+        (lambda folder: edit(folder, kind="classifier", labels=["a", "b"]), ("does not fit the network", "misshapen")),
         (lambda folder: (folder / "guide.safetensors").unlink(), ("guide.safetensors cannot be read",)),
         (lambda folder: (folder / "guide.safetensors").write_bytes(b"\x80\x04pickle"), ("guide.safetensors cannot be read",)),
     ],
@@ -110,6 +111,22 @@ def test_the_digest_is_of_what_it_answers_not_of_how_strongly_it_guides(ours: Gu
 def test_damaged_folders(folder: Path, change: Callable[[Path], object], parts: tuple[str, ...]) -> None:
     change(folder)
     refused(lambda: read_guide(folder), *parts)
+
+
+def test_what_loses_nothing_is_written_in_half_precision(ours: GuideNetwork, tmp_path: Path) -> None:
+    whole, half = ours.write(tmp_path / "whole"), halved(ours).write(tmp_path / "half")
+    lengths = [(folder / "guide.safetensors").stat().st_size for folder in (whole, half)]
+    assert lengths[1] < 0.6 * lengths[0]
+    again = read_guide(half)
+    assert again.digest == halved(ours).digest != ours.digest
+    assert all(value.dtype == torch.float32 for value in again.network.state_dict().values())
+    torch.testing.assert_close(again.network(noise(2), torch.ones(2)), ours.network(noise(2), torch.ones(2)), rtol=0.02, atol=0.02)
+
+
+def test_a_name_of_the_package_stands_before_a_folder() -> None:
+    assert locate_guide("mine") == Path("mine")
+    for name in packaged_guides():
+        assert is_guide(locate_guide(name)) and locate_guide(name).name == name and locate_guide(f"./{name}") == Path(name)
 
 
 def edit(folder: Path, **changes: Any) -> None:

@@ -240,7 +240,7 @@ def test_two_targets_at_gamma_one_give_the_ideal_denoiser_of_what_both_want(sigm
 
 def test_cosine_logits_are_those_of_directions() -> None:
     anchors = torch.tensor([[3.0, 0.0], [0.0, 5.0], [-1.0, -1.0]])
-    classifier = CosineClassifier(lambda mel: mel[:, 0, 0, :2], anchors)
+    classifier = CosineClassifier(lambda mel, sigma: mel[:, 0, 0, :2], anchors)
     found = classifier(torch.tensor([[[[2.0, 0.0, 9.0]]], [[[1.0, 1.0, 9.0]]]]), torch.ones(2))
     half = 0.5**0.5
     torch.testing.assert_close(found, torch.tensor([[1.0, 0.0, -half], [half, half, -1.0]]))

@@ -19,7 +19,7 @@ from duovox.clip import Clip
 from duovox.config import ExternalConfig, GuideConfig, Recipe, SampleConfig
 from duovox.contracts import ConfigError, DuovoxError, GenerationError, GuideError, LabelError
 from duovox.guide_folder import FORMAT, GuideNetwork, with_digests
-from duovox.saying import FIRST_CLIP, joined, like_this, read_words, say, trimmed
+from duovox.saying import FIRST_CLIP, joined, read_words, say, trimmed
 from duovox.sound.audio import read_audio
 
 RATE = 16000
@@ -143,12 +143,9 @@ def test_the_other_words_are_guided_towards_the_first(voice: Duovox, speaker: Gu
     assert all(near > far for near, far in zip(likeness(guided), likeness(plain), strict=True))
 
 
-def test_the_reference_takes_the_place_of_the_guides_own(voice: Duovox, speaker: GuideNetwork) -> None:
-    made = like_this(speaker, word(500, 2000, total=3840), voice)
-    assert made.labels == (FIRST_CLIP,) and made.anchors is not None and made.digest != speaker.digest
-    assert torch.equal(made.anchors[1:], speaker.anchors[1:])  # type: ignore[index]
-    with pytest.raises(GuideError, match=r"the guide likeness embeds no sounds; make one with `duovox guide --references"):
-        like_this(GuideNetwork("likeness", speaker.config, speaker.network), word(500, 2000, total=3840), voice)
+def test_a_guide_that_embeds_nothing_is_no_speaker(voice: Duovox, speaker: GuideNetwork) -> None:
+    with pytest.raises(GuideError, match=r"the guide likeness embeds no sounds; take speaker, or make one with `duovox guide --background"):
+        say(voice, "low high", speaker=GuideNetwork("likeness", speaker.config, speaker.network))
 
 
 @pytest.mark.usefixtures("anything_is_speech")

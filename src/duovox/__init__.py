@@ -14,13 +14,14 @@ __all__ = [
     "make_embedding_guide",
     "make_guide",
     "make_own_guide",
+    "make_speaker_guide",
     "repurpose",
 ]
 
 if TYPE_CHECKING:
     from duovox.classifiers.loading import load_network
     from duovox.config import MelInput, WaveInput
-    from duovox.repurposing import make_embedding_guide, make_guide, make_own_guide, repurpose
+    from duovox.repurposing import make_embedding_guide, make_guide, make_own_guide, make_speaker_guide, repurpose
     from duovox.voice import Clip, Duovox
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "make_embedding_guide": "duovox.repurposing",
     "make_guide": "duovox.repurposing",
     "make_own_guide": "duovox.repurposing",
+    "make_speaker_guide": "duovox.repurposing",
     "repurpose": "duovox.repurposing",
 }
 

@@ -7,12 +7,14 @@ the voice it is to guide; `steering` joins the two.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -25,6 +27,7 @@ from duovox.config import GuideConfig, from_dict, to_json
 from duovox.contracts import BundleError, ConfigError, GuideError, OutputError
 from duovox.files import write_folder
 from duovox.model import build_classifier
+from duovox.shipped import GUIDES
 from duovox.text import read_text
 
 FORMAT = 1
@@ -69,7 +72,20 @@ class GuideNetwork:
     def _tensors(self) -> dict[str, Tensor]:
         state = self.network.state_dict() if self.code is None else {}
         tensors = {f"{NETWORK}{name}": value.detach().cpu().contiguous().clone() for name, value in state.items()}
-        return tensors | ({} if self.anchors is None else {ANCHORS: self.anchors.cpu().contiguous()})
+        tensors |= {} if self.anchors is None else {ANCHORS: self.anchors.cpu().contiguous()}
+        return {name: _smallest(value) for name, value in tensors.items()}
+
+
+def _smallest(values: Tensor) -> Tensor:
+    """The same values in half the precision where that loses nothing (see `halved`)."""
+    half = values.half() if values.dtype == torch.float32 else values
+    return half if torch.equal(half.to(values.dtype), values) else values
+
+
+def halved(guide: GuideNetwork) -> GuideNetwork:
+    """The same guide with weights and anchors rounded to half precision, in which its files are half as long."""
+    network = copy.deepcopy(guide.network).half().float()
+    return with_digests(replace(guide, network=network, anchors=None if guide.anchors is None else guide.anchors.half().float()))
 
 
 def with_digests(guide: GuideNetwork) -> GuideNetwork:
@@ -97,15 +113,26 @@ def is_guide(folder: Path) -> bool:
     return (folder / DESCRIPTION).is_file()
 
 
+def packaged_guides() -> list[str]:
+    """The names of the guides in the package."""
+    return sorted(path.name for path in GUIDES.iterdir() if is_guide(path)) if GUIDES.is_dir() else []
+
+
+def locate_guide(source: str | Path) -> Path:
+    """The folder of a guide: of one in the package where it is named (`./name` is the folder), else the folder itself."""
+    return GUIDES / source if source in packaged_guides() else Path(source)
+
+
 def read_guide(folder: str | Path, trust_code: bool = False) -> GuideNetwork:
-    """The guide in a folder that `GuideNetwork.write` made. Raises `GuideError` for one that is missing, damaged or of another version, and
-    unless `trust_code` where it would run code that the folder names or holds."""
-    folder = Path(folder)
+    """The guide in a folder that `GuideNetwork.write` made, or of that name in the package. Raises `GuideError` for one that is missing,
+    damaged or of another version, and unless `trust_code` where it would run code that the folder names or holds."""
+    folder = locate_guide(folder)
     config = _read_config(folder)
     tensors = _read_tensors(folder / WEIGHTS)
     anchors = tensors.pop(ANCHORS, None)
     code = _read_code(folder, config)
-    network = _network(folder, config, {name.removeprefix(NETWORK): value for name, value in tensors.items()}, trust_code)
+    anchors = _checked(folder, config, anchors)
+    network = _network(folder, config, anchors, {name.removeprefix(NETWORK): value for name, value in tensors.items()}, trust_code)
     for part, digest in digests_of(network, anchors, code).items():
         if config.digests.get(part) != digest:
             raise GuideError(f"the {part} of the guide {folder} is not the one its {DESCRIPTION} names; make the guide again")
@@ -134,6 +161,16 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise GuideError(f"{path} cannot be read: {error}; make the guide again") from None
 
 
+def _checked(folder: Path, config: GuideConfig, anchors: Tensor | None) -> Tensor | None:
+    """The anchors (K, D) of an embedding in float32, which must be more than its labels: the rest is background."""
+    if config.kind == "embedding" and (anchors is None or anchors.ndim != 2 or len(anchors) <= len(config.labels)):
+        found = "none" if anchors is None else f"a tensor of shape {tuple(anchors.shape)}"
+        raise GuideError(
+            f"the guide {folder} needs anchors of {len(config.labels)} references and background, and has {found}; make it again"
+        )
+    return None if anchors is None else anchors.float()
+
+
 def _read_code(folder: Path, config: GuideConfig) -> bytes | None:
     """The file of the guide's program, which must be the one that was written; it is not run here."""
     external = config.recipe.external
@@ -149,13 +186,13 @@ def _read_code(folder: Path, config: GuideConfig) -> bytes | None:
     return code
 
 
-def _network(folder: Path, config: GuideConfig, tensors: dict[str, Tensor], trust_code: bool) -> nn.Module:
+def _network(folder: Path, config: GuideConfig, anchors: Tensor | None, tensors: dict[str, Tensor], trust_code: bool) -> nn.Module:
     external = config.recipe.external
     try:
         if external is not None:
             name = CODE_FILES.get(external.source)
             return rebuild_network(external, None if name else tensors, folder / name if name else None, trust_code)
-        ours = build_classifier(config.recipe, len(config.labels))
+        ours = build_classifier(config.recipe, len(config.labels) if config.kind == "classifier" or anchors is None else anchors.shape[1])
         fill(ours, tensors, f"the guide {folder}")
         return ours
     except (BundleError, ConfigError) as error:

@@ -87,20 +87,20 @@ def weights_of(target: Mapping[str, float], labels: Sequence[str], count: int) -
 class CosineClassifier(nn.Module):
     """An embedding network as a classifier whose labels are sounds: logits are the cosine similarities of a clip's embedding to anchors.
 
-    `embed` gives embeddings (B, D) for mels (B, 1, M, T); `anchors` (K, D) are those of references, then of background clips. Divided
-    by a temperature (see `Calibration`), their softmax says of which sound the clip reminds most.
+    `embed` gives embeddings (B, D) for mels (B, 1, M, T) and sigma (B,); `anchors` (K, D) are those of references, then of background
+    clips. Divided by a temperature (see `Calibration`), their softmax says of which sound the clip reminds most.
     """
 
     anchors: Tensor
 
-    def __init__(self, embed: Callable[[Tensor], Tensor], anchors: Tensor) -> None:
+    def __init__(self, embed: Callable[[Tensor, Tensor], Tensor], anchors: Tensor) -> None:
         super().__init__()
         self.embed = embed
         self.register_buffer("anchors", nn.functional.normalize(anchors, dim=1))
 
     def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
-        """noised (B, 1, M, T), sigma (B,), which is not looked at -> logits (B, K)."""
-        return nn.functional.normalize(self.embed(noised), dim=1) @ self.anchors.T
+        """noised (B, 1, M, T), sigma (B,) -> logits (B, K)."""
+        return nn.functional.normalize(self.embed(noised, sigma), dim=1) @ self.anchors.T
 
 
 class Rescaled(nn.Module):

@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from duovox.clip import refuse_faulty
 from duovox.config import SampleConfig
-from duovox.contracts import ConfigError, GenerationError, GuideError, LabelError
-from duovox.guide_folder import GuideNetwork, with_digests
-from duovox.guides import CosineClassifier
+from duovox.contracts import ConfigError, GenerationError, LabelError
+from duovox.guide_folder import GuideNetwork
 from duovox.sound.placing import speech_bounds
-from duovox.steering import Embedder, ScheduledGuide, join
+from duovox.steering import ScheduledGuide, likened
 from duovox.voice import Clip, Duovox, VocoderName
 
 WORD_DB = 30.0
@@ -70,7 +68,7 @@ def say(
     chosen = voice.settings(settings)
     clips = _clips(voice, wanted[:1], chosen, vocoder, guides, batch)
     if speaker is not None and len(wanted) > 1:
-        reference = like_this(speaker, clips[0].wave, voice)
+        reference = likened(speaker, {FIRST_CLIP: [clips[0].wave]}, voice.bundle)
         guides = [*guides, voice.guide(reference, FIRST_CLIP, **(speaker_strength or {}))]
     clips += _clips(voice, wanted[1:], chosen, vocoder, guides, batch)
     return joined(clips, pause)
@@ -105,19 +103,6 @@ def _clips(
     clips = [clip for part in parts for clip in voice.generate_batch(part, settings, vocoder, None, guides)]
     refuse_faulty(clips)
     return clips
-
-
-@torch.no_grad()
-def like_this(speaker: GuideNetwork, wave: NDArray[np.float32], voice: Duovox) -> GuideNetwork:
-    """An embedding guide whose only reference is a wave (S,) of the voice; its background stays. Raises `GuideError` for another guide."""
-    classifier = join(speaker, voice.bundle).classifier
-    if not isinstance(classifier, CosineClassifier) or speaker.anchors is None:
-        raise GuideError(f"the guide {speaker.name} embeds no sounds; make one with `duovox guide --references ... --background ...`")
-    embedder = classifier.embed
-    assert isinstance(embedder, Embedder)
-    own = torch.nn.functional.normalize(embedder.of_waves(torch.from_numpy(wave)[None]), dim=1)
-    anchors = torch.cat([own, speaker.anchors[len(speaker.labels) :]])
-    return with_digests(replace(speaker, config=replace(speaker.config, labels=(FIRST_CLIP,)), anchors=anchors))
 
 
 def joined(clips: Sequence[Clip], pause: float) -> Sentence:

@@ -8,3 +8,4 @@ DEFAULT_BUNDLE = "words"
 
 BUNDLES = Path(__file__).parent / "bundles"
 JUDGES = Path(__file__).parent / "judges"
+GUIDES = Path(__file__).parent / "guide_folders"

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from duovox.bundle import Bundle
-from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.front_end import WaveFrontEnd
-from duovox.classifiers.outputs import by_position
+from duovox.classifiers.frozen import fingerprint
 from duovox.config import (
     MAX_GUIDES,
     Calibration,
     GuideRecord,
     GuideStrength,
+    MelConfig,
     Recipe,
     SampleConfig,
+    between,
     check_target,
     from_dict,
     read_target,
@@ -28,14 +35,23 @@ from duovox.config import (
 )
 from duovox.contracts import Classifier, ConfigError, Evaluation, Guide, GuideError, LabelError
 from duovox.diffusion.guidance import GuidanceSchedule
+from duovox.embedders import Embedder, OwnEmbedder, SoundEmbedder
 from duovox.files import differences
-from duovox.guide_folder import GuideNetwork
+from duovox.guide_folder import GuideNetwork, read_guide, with_digests
 from duovox.guides import CosineClassifier, FunctionGuide, NamedGuide, Rescaled, StraightGuide, TargetGuide, weights_of
 from duovox.labels import resolve
 from duovox.model import build_external
+from duovox.quantities import LEVELS, PITCHES, LoudnessClassifier, PitchClassifier
+from duovox.sound.audio import as_sound, read_excerpt
+from duovox.sound.folders import name_of, sounds_of
+from duovox.sound.hearing import hear
 
-OWN = "own"
-"""What the voice's own classifier is called as a guide."""
+OWN, PITCH, LOUDNESS = "own", "pitch", "loudness"
+OF_VOICE = (OWN, PITCH, LOUDNESS)
+"""What guides are called that every voice has: its own classifier, the pitch that its vocoder hears, how loud its mel is."""
+
+LIKE = "like"
+"""The label of a guide that wants a wave without a name."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,19 @@ class JoinedGuide:
     knows_noise: bool = True
 
 
+def opened(
+    source: str | Path | GuideNetwork, bundle: Bundle, trust_code: bool = False, like: str | Path | NDArray[np.float32] | None = None
+) -> JoinedGuide:
+    """A guide by its name or folder, or one in memory, ready to guide the voice of a bundle; towards the sound `like`, where it is given.
+    Raises `GuideError`, and `AudioError` for a sound that cannot be heard."""
+    if isinstance(source, str) and source in OF_VOICE:
+        if like is not None:
+            raise GuideError(f"the guide {source} embeds no sounds; take speaker to be near to one")
+        return join_of_voice(source, bundle)
+    made = source if isinstance(source, GuideNetwork) else read_guide(source, trust_code)
+    return join(made if like is None else likened(made, reference(like, bundle.config.recipe.mel), bundle), bundle)
+
+
 def join(guide: GuideNetwork, bundle: Bundle) -> JoinedGuide:
     """A guide ready to guide the voice of a bundle. Raises `GuideError` where what it takes cannot be made from what the voice gives."""
     config, recipe = guide.config, bundle.config.recipe
@@ -78,6 +107,25 @@ def join(guide: GuideNetwork, bundle: Bundle) -> JoinedGuide:
     )
 
 
+def join_of_voice(name: str, bundle: Bundle) -> JoinedGuide:
+    """One of the guides that every voice has (`OF_VOICE`). Raises `GuideError` for the pitch of a voice without a neural vocoder."""
+    if name == OWN:
+        return join_own(bundle)
+    mel, scale = bundle.config.recipe.mel, bundle.config.mel_scale
+    if name == LOUDNESS:
+        return _measured(name, LEVELS, LoudnessClassifier(mel, scale), [to_dict(mel)])
+    if bundle.vocoder is None:
+        raise GuideError("the guide pitch hears with the voice's neural vocoder, and this voice has none; take a bundle with one")
+    head = copy.deepcopy(bundle.vocoder.pitch)
+    return _measured(name, PITCHES, PitchClassifier(head, mel, scale), [to_dict(mel), fingerprint(head)])
+
+
+def _measured(name: str, labels: tuple[str, ...], classifier: nn.Module, decided_by: Sequence[Any]) -> JoinedGuide:
+    digest = hashlib.sha256(json.dumps([name, labels, *decided_by], sort_keys=True).encode()).hexdigest()
+    frozen = classifier.eval().requires_grad_(False)
+    return JoinedGuide(name, labels, frozen, len(labels), digest, Calibration(), GuideStrength(), knows_noise=False)
+
+
 def join_own(bundle: Bundle) -> JoinedGuide:
     """The voice's own classifier as a guide, as its settings guide towards a label."""
     config, own = bundle.config, bundle.config.recipe.sample
@@ -88,7 +136,10 @@ def join_own(bundle: Bundle) -> JoinedGuide:
 def _ours(guide: GuideNetwork, recipe: Recipe, bundle: Bundle) -> nn.Module:
     for name, its, ours in differences(to_dict(guide.config.recipe.mel), to_dict(recipe.mel)):
         raise ConfigError(f"it takes a mel of {name} = {its!r}, the voice's has {ours!r}")
-    return Rescaled(guide.network, guide.config.mel_scale, bundle.config.mel_scale)
+    rescaled = Rescaled(guide.network, guide.config.mel_scale, bundle.config.mel_scale)
+    if guide.anchors is None:
+        return rescaled
+    return CosineClassifier(OwnEmbedder(rescaled, recipe.mel, bundle.config.mel_scale, recipe.noise.sigma_min), guide.anchors)
 
 
 def _foreign(guide: GuideNetwork, bundle: Bundle) -> nn.Module:
@@ -103,21 +154,32 @@ def _foreign(guide: GuideNetwork, bundle: Bundle) -> nn.Module:
     return classifier if guide.anchors is None else CosineClassifier(Embedder(classifier), guide.anchors)
 
 
-class Embedder(nn.Module):
-    """The embeddings (B, D) of a network for scaled mels (B, 1, M, T) or for waves (B, S); their mean where each frame has one."""
+def likened(guide: GuideNetwork, references: Mapping[str, Sequence[NDArray[np.float32]]], bundle: Bundle) -> GuideNetwork:
+    """An embedding guide whose labels are other references, each of waves (S,) at the voice's rate; its background stays. Raises
+    `GuideError` for a guide that embeds no sounds."""
+    classifier = join(guide, bundle).classifier
+    if not isinstance(classifier, CosineClassifier) or guide.anchors is None:
+        raise GuideError(f"the guide {guide.name} embeds no sounds; take speaker, or make one with `duovox guide --background ...`")
+    embedder: Any = classifier.embed
+    with torch.no_grad():
+        own = [centre_of(embedder, waves) for waves in references.values()]
+    anchors = torch.cat([torch.stack(own), guide.anchors[len(guide.labels) :]])
+    return with_digests(replace(guide, config=replace(guide.config, labels=tuple(references)), anchors=anchors))
 
-    def __init__(self, classifier: ExternalClassifier) -> None:
-        super().__init__()
-        self.classifier = classifier
 
-    def forward(self, mels: Tensor) -> Tensor:
-        return self._pooled(self.classifier.scores(self.classifier.inputs(mels)))
+def reference(sound: str | Path | NDArray[np.float32], mel: MelConfig) -> dict[str, list[NDArray[np.float32]]]:
+    """A sound to be near to, by its name: what counts of a file, of each file of a folder, or of a wave at the rate of `mel`. Raises
+    `AudioError`, for silence too."""
+    if isinstance(sound, np.ndarray):
+        return {LIKE: [hear(as_sound(sound, mel.sample_rate), mel.sample_rate, mel.clip_samples).wave]}
+    path = Path(sound)
+    return {name_of(path): [read_excerpt(one, mel.sample_rate, mel.clip_samples).wave for one in sounds_of(path)]}
 
-    def of_waves(self, waves: Tensor) -> Tensor:
-        return self._pooled(self.classifier.scores(self.classifier.front_end.from_wave(waves)))
 
-    def _pooled(self, scores: Tensor) -> Tensor:
-        return by_position(scores, self.classifier.config.output_axes).float().mean(dim=1)
+def centre_of(embedder: SoundEmbedder, waves: Sequence[NDArray[np.float32]]) -> Tensor:
+    """The direction (D,) of the embeddings of waves (S,)."""
+    found = torch.cat([embedder.of_waves(torch.from_numpy(wave)[None]) for wave in waves])
+    return nn.functional.normalize(nn.functional.normalize(found, dim=1).mean(dim=0), dim=0)
 
 
 def aim(joined: JoinedGuide, bundle: Bundle, target: str | Mapping[str, float] | None, changes: Mapping[str, Any]) -> ScheduledGuide:
@@ -167,12 +229,14 @@ def _demand_alone(function: Callable[[Tensor], Tensor], guide: NamedGuide, bundl
 
 def _target(joined: JoinedGuide, target: str | Mapping[str, float] | None) -> dict[str, float]:
     """The target with the labels that are meant. Raises `LabelError` that names the guide."""
+    if not joined.labels:
+        raise LabelError(f"say what sound the guide {joined.name} is to be near to: {joined.name}-FILE.wav, like=...")
     if target is None:
         if len(joined.labels) != 1:
             raise LabelError(f"say what is wanted of the guide {joined.name}, one of {', '.join(joined.labels)}")
         target = joined.labels[0]
     if isinstance(target, str):
-        target = {target: 1.0} if target in joined.labels else read_target(target)
+        target = {target: 1.0} if target in joined.labels else between(target, joined.labels) or read_target(target)
     try:
         meant = [(resolve(label, joined.labels), weight) for label, weight in check_target(target).items()]
     except LabelError as error:

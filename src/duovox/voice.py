@@ -26,7 +26,7 @@ from duovox.contracts import NO_LABEL, BundleError, ConfigError, Denoiser, Gener
 from duovox.devices import Precision, choose_autocast
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
 from duovox.diffusion.sampling import Callback, sample, sample_jumps
-from duovox.guide_folder import GuideNetwork, read_guide
+from duovox.guide_folder import GuideNetwork
 from duovox.guides import LabelGuide, TargetGuide
 from duovox.labels import resolve
 from duovox.model import Conditioned, ScoreModel
@@ -37,7 +37,7 @@ from duovox.sound.audio import as_sound, is_file, read_excerpt
 from duovox.sound.hearing import hear
 from duovox.sound.mel import LogMel, unscale_mel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
-from duovox.steering import OWN, JoinedGuide, ScheduledGuide, aim, aim_function, check_guides, join, join_own, steering
+from duovox.steering import OF_VOICE, JoinedGuide, ScheduledGuide, aim, aim_function, check_guides, opened, steering
 from duovox.student import Student, Taught
 
 __all__ = ["MAX_LOG_MEL", "Clip", "Duovox", "Heard", "VocoderName", "fault_of", "refuse_faulty"]
@@ -156,7 +156,7 @@ class Duovox:
     def add_guide(self, source: str | Path | GuideNetwork, *, trust_code: bool = False) -> JoinedGuide:
         """Keep a guide, from its folder or as `make_guide` gave it, under its name, for `guide` to find. Raises `GuideError`."""
         joined = self._joined(source, trust_code)
-        if joined.name in (OWN, *self.guides):
+        if joined.name in self.guides or (joined.name in OF_VOICE and source not in OF_VOICE):
             raise GuideError(f"there is a guide {joined.name} already; rename the folder of one of them")
         self.guides[joined.name] = joined
         return joined
@@ -166,29 +166,33 @@ class Duovox:
         source: str | Path | GuideNetwork,
         target: str | Mapping[str, float] | None = None,
         *,
+        like: str | Path | NDArray[np.float32] | None = None,
         trust_code: bool = False,
         **changes: Any,
     ) -> ScheduledGuide:
         """A guide for `generate`, computing where the voice is now: `source` is the folder of one that `duovox guide` or `make_guide` made,
-        the name of one that was added, or "own" for this voice's own classifier.
+        the name of one that was added or is in the package, or of one that every voice has: "own", its classifier, "pitch", "loudness".
 
-        `target` is a label of the guide, or weights by label: {"three": 0.5, "five": 0.5} wants both in equal parts, {"four": -1} keeps
-        away from four. `changes` are fields of `GuideStrength` in the place of the guide's own (gamma=10, cap=0.3, ...), or
-        interval=(low, high).
+        `target` is a label of the guide, a value between two labels ("200Hz"), or weights by label: {"three": 0.5, "five": 0.5} wants both
+        in equal parts, {"four": -1} keeps away from four. For a guide that embeds sounds, `like` is the sound to be near to in its
+        place: a file, a folder of files, or a wave at the voice's rate. `changes` are fields of `GuideStrength`
+        in the place of the guide's own (gamma=10, cap=0.3, ...), or interval=(low, high).
         Raises `GuideError`, `LabelError`, `ConfigError`; a guide of someone else's program is opened only with `trust_code`.
         """
-        kept = self.guides.get(source) if isinstance(source, str) else None
-        joined = join_own(self.bundle) if source == OWN else kept or self._joined(source, trust_code)
-        return aim(joined, self.bundle, target, changes)
+        if like is not None and target is not None:
+            raise GuideError("like= takes the place of a target; leave one of them out")
+        kept = self.guides.get(source) if isinstance(source, str) and like is None else None
+        return aim(kept or self._joined(source, trust_code, like), self.bundle, target, changes)
 
     def function_guide(self, function: Callable[[Tensor], Tensor], name: str = "", **changes: Any) -> ScheduledGuide:
         """A plain function of the estimated log-mel (B, 1, M, T), natural logarithm, as a guide: what it gives, (B,), is raised. Records
         name it and say nothing else of it. `changes` as in `guide`. Raises `GuideError`, `ConfigError`."""
         return aim_function(function, self.bundle, name or getattr(function, "__qualname__", type(function).__name__), changes)
 
-    def _joined(self, source: str | Path | GuideNetwork, trust_code: bool) -> JoinedGuide:
-        made = source if isinstance(source, GuideNetwork) else read_guide(source, trust_code)
-        joined = join(made, self.bundle)
+    def _joined(
+        self, source: str | Path | GuideNetwork, trust_code: bool, like: str | Path | NDArray[np.float32] | None = None
+    ) -> JoinedGuide:
+        joined = opened(source, self.bundle, trust_code, like)
         if isinstance(joined.classifier, nn.Module):
             joined.classifier.to(self.device)
         return joined

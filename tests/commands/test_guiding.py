@@ -147,7 +147,7 @@ def test_mistakes_are_one_line(here: Path, bundle_folder: Path, capsys: pytest.C
     def speak(*guides: str) -> str:
         return refusal(capsys, "generate", "low", "--bundle", str(bundle_folder), "--out", "b.wav", "--guide", *guides)
 
-    assert "names no guide; write FOLDER-LABEL:GAMMA" in speak("absent-high:5")
+    assert "names no guide; write GUIDE-TARGET:GAMMA" in speak("absent-high:5")
     assert "unknown label 'hihg'; the nearest: high" in speak("words-hihg:5")
     assert "say what is wanted of the guide words" in speak("words:5")
     assert "'loud' is no strength" in speak("words-high:loud")
@@ -163,7 +163,6 @@ def test_mistakes_are_one_line(here: Path, bundle_folder: Path, capsys: pytest.C
     assert "names no guide" in speak("ann-low:1")
     assert "exists; add --force" in refusal(capsys, *common, "--labels", "a", "--out", "words")
     assert "exists and is no guide" in refusal(capsys, *common, "--labels", "a", "--out", "ann", "--force")
-    assert "--background goes with --references" in refusal(capsys, *common, "--background", "others", "--out", "new")
     assert "needs background clips" in refusal(capsys, *common, "--references", "ann", "--out", "new")
     assert "have the same name" in refusal(capsys, *common, "--references", "ann", "./ann", "--background", "others", "--out", "new")
     assert "guide.cap must be positive, not 0" in refusal(capsys, *common, "--labels", "a,b", "--cap", "0", "--out", "new")

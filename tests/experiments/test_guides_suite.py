@@ -60,16 +60,16 @@ def options(tiny_features: Path, bundle_folder: Path, tmp_path_factory: pytest.T
     torch.manual_seed(1)
     Judge("compact", tuple(TONES), build_network("compact", len(TONES)).state_dict()).save(place / "judge.safetensors")
     train_verifier(open_features(tiny_features), VerifierConfig(updates=2, batch=4)).save(place / "verifier.safetensors")
-    make_guide(Thirds(0.7), ["100Hz", "200Hz", "400Hz"], TAKES, name="pitch").write(place / "pitch")
+    make_guide(Thirds(0.7), ["100Hz", "200Hz", "400Hz"], TAKES, name="tones").write(place / "tones")
     waves = [tone(label, number) for number, label in enumerate(TONES)]
-    make_embedding_guide(Thirds(0.9), {"ann": waves[:1]}, waves[1:], TAKES, name="speaker").write(place / "speaker")
+    make_embedding_guide(Thirds(0.9), {"ann": waves[:1]}, waves[1:], TAKES, name="like").write(place / "like")
     make_own_guide(bundle_folder).write(place / "words")
     return Options(
         tiny_features,
         place / "out",
         bundle=str(bundle_folder),
-        pitch=str(place / "pitch"),
-        speaker=str(place / "speaker"),
+        pitch=str(place / "tones"),
+        speaker=str(place / "like"),
         judge=place / "judge.safetensors",
         verifier=place / "verifier.safetensors",
         n=2,
@@ -102,7 +102,7 @@ def test_from_guides_to_a_page(options: Options, finished: Finished) -> None:
         row.split("|")[1].strip() for row in page.splitlines() if "|" in row
     }
     assert (finished.page.parent / "guides.svg").is_file()
-    assert "--pitch pitch --speaker speaker" in page and str(options.out.parent) not in page
+    assert "--pitch tones --speaker like" in page and str(options.out.parent) not in page
 
 
 def test_straight_costs_less_than_through_and_both_most(finished: Finished) -> None:
@@ -122,7 +122,7 @@ def test_clips_are_the_librarys_and_their_figures_those_of_the_instruments(optio
         (1, "high", 3),
     ]
     wave = read_audio(bench.folder(condition) / "1" / "mid" / "2.wav", 16000)
-    wanted = bench.voice.guide("pitch", guides_plan.pitch_target(240, bench.pitch.labels), gamma=10)  # type: ignore[union-attr]
+    wanted = bench.voice.guide("tones", guides_plan.pitch_target(240, bench.pitch.labels), gamma=10)  # type: ignore[union-attr]
     expected = bench.voice.generate_batch([("mid", 2), ("high", 3)], guides=[wanted])[0].wave
     np.testing.assert_allclose(wave, expected.clip(-1, 1), atol=1e-3)
     assert rows[2].hertz == bench.meter(wave, 16000)

@@ -19,8 +19,9 @@ from duovox.config import Calibration, GuideStrength, MelInput, Recipe, WaveInpu
 from duovox.contracts import AudioError, BundleError, ClassifierError, ConfigError, DataError, Evaluation, GuideError, TrainingError
 from duovox.guide_folder import read_guide
 from duovox.repurposing import calibrate_guide, make_embedding_guide, make_guide, make_own_guide
-from duovox.repurposing.guide_making import is_bundle, is_run, sounds_of
+from duovox.repurposing.guide_making import is_bundle, is_run
 from duovox.sound.audio import write_audio
+from duovox.sound.folders import sounds_of
 from duovox.steering import join
 from duovox.voice import Duovox
 
@@ -153,7 +154,7 @@ def test_files_and_folders_of_sounds(tmp_path: Path, tiny_recipe: Recipe) -> Non
     write_audio(tmp_path / "ann" / "b.wav", tone("low", 2), 16000)
     assert [path.name for path in sounds_of(tmp_path / "ann")] == ["a.wav", "b.wav"]
     (tmp_path / "empty").mkdir()
-    refused(lambda: sounds_of(tmp_path / "empty"), GuideError, "no sound files in")
+    refused(lambda: sounds_of(tmp_path / "empty"), AudioError, "no sound files in")
     guide = make_embedding_guide(fresh(Spectrum), {"ann": sounds_of(tmp_path / "ann")}, [tone("high", 1)], MEL, recipe=tiny_recipe)
     both = make_embedding_guide(fresh(Spectrum), {"ann": [tone("low", 1), tone("low", 2)]}, [tone("high", 1)], MEL, recipe=tiny_recipe)
     torch.testing.assert_close(guide.anchors, both.anchors, rtol=0, atol=1e-3)
@@ -169,8 +170,7 @@ def test_references_that_cannot_be_heard(tmp_path: Path, tiny_recipe: Recipe) ->
     refused(make({"ann": [tmp_path / "silent.wav"]}), AudioError, "silent.wav", "silent")
     refused(make({"ann": [np.zeros(16000, np.float32)]}), AudioError, "silent")
     refused(make({"ann": [tmp_path / "absent.wav"]}), AudioError, "absent.wav")
-    refused(make({}), GuideError, "needs references")
-    refused(make({"ann": []}), GuideError, "needs references")
+    refused(make({"ann": []}), GuideError, "needs at least one sound of each reference")
     refused(make({"ann": [tone("low", 1)]}, ()), GuideError, "needs background clips", "--background")
 
 

@@ -44,6 +44,7 @@ def write_bundle(bundle: Bundle, folder: str | Path, force: bool = False) -> Bun
     if bundle.student is None:
         settings.pop("schooling", None)
         del settings["recipe"]["student"], settings["recipe"]["train_student"]
+    del settings["recipe"]["train_speaker"]  # of no bundle's parts; versions before guides read it too
     files["config.json"] = (json.dumps(settings, indent=2) + "\n").encode()
     files["README.md"] = bundle.card.encode()
     write_folder(folder, files, "the bundle")

@@ -10,9 +10,12 @@ from tyro.conf import Positional
 
 from duovox.commands.foreign import in_the_shells_words, json_object
 from duovox.config import GuideStrength, ScheduleName, read_input
-from duovox.contracts import ConfigError, GuideAt, GuideError, GuideWay
+from duovox.contracts import ConfigError, GuideAt, GuideError, GuideWay, LabelError
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
+
+KNOWN = "pitch-196Hz:10, loudness--20dB:10, speaker-FILE.wav:10, own-LABEL:3"
+"""How the guides are asked for that need no folder."""
 
 if TYPE_CHECKING:
     from duovox.guide_folder import GuideNetwork
@@ -46,10 +49,10 @@ def guide(
 ) -> None:
     """Make a guide of a classifier or an embedding network: a folder that `duovox generate --guide` and `duovox serve --guide` take.
 
-    Nothing is trained. With --references the network is taken for one that embeds sounds, and the guide says "like this sound".
+    Nothing is trained. With --background the network is taken for one that embeds sounds, and the guide says "like this sound".
 
     Args:
-        source: The network, as in `duovox repurpose`; or a classifier of ours: a bundle, or a run folder of `duovox train classifier`.
+        source: The network, as in `duovox repurpose`; or one of ours: a bundle, a run folder of `duovox train classifier` or `speaker`.
         out: Folder for the guide; its name is what the guide is called.
         weights: A safetensors file that fills the function's network.
         arguments: The function's keyword arguments, as a JSON object.
@@ -57,8 +60,9 @@ def guide(
         labels: Its labels in the order of its outputs, separated by commas.
         output: Which entry of its output holds the logits or the embedding, if it returns several things.
         output_kind: What it returns; found by running it if left out.
-        references: Sound files, or folders of them, each a label by its name: what an embedding is to be near to.
-        background: Sound files or folders that the references are told apart from, such as other speakers.
+        references: Sound files, or folders of them, each a label by its name: what an embedding is to be near to. Left out, they are
+            given with the target: `--guide GUIDE-FILE.wav`.
+        background: Sounds that these are told apart from: files, folders, or a feature folder, of which each speaker gives a clip.
         data: Feature folder whose labels it knows, to fit a temperature for each noise level on.
         bundle: The voice in whose sampling the temperatures are fitted and the cost is counted: name, bundle folder, or hub id.
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
@@ -105,37 +109,75 @@ class _Given(NamedTuple):
 
 
 def _made(given: _Given, name: str, strength: dict[str, Any]) -> GuideNetwork:
-    from duovox.classifiers.loading import load_network
-    from duovox.repurposing import make_embedding_guide, make_guide, make_own_guide
-    from duovox.repurposing.guide_making import is_bundle, is_run, sounds_of
+    from duovox.repurposing import make_own_guide
+    from duovox.repurposing.guide_making import is_bundle, is_run, is_speaker_run
     from duovox.steering import changed
 
+    if is_speaker_run(given.source):
+        return _made_of_speakers(given, name, strength)
     if is_bundle(given.source) or is_run(given.source):
-        _refuse_what_ours_know(given)
+        _refuse_what_ours_know(given, "references", "background", "temperature")
         return make_own_guide(given.source, name=name, strength=changed(GuideStrength(at="noised"), strength))
+    return _made_of_another(given, name, strength)
+
+
+def _made_of_speakers(given: _Given, name: str, strength: dict[str, Any]) -> GuideNetwork:
+    """A guide of a run of `duovox train speaker`; its references, if there are none, come with the target."""
+    from duovox.repurposing import make_speaker_guide
+    from duovox.steering import changed
+
+    _refuse_what_ours_know(given)
+    options = {} if given.temperature is None else {"temperature": given.temperature}
+    heard = _named_sounds(given.references)
+    return make_speaker_guide(
+        given.source, _background(given.background), heard, name=name, strength=changed(GuideStrength(), strength), **options
+    )
+
+
+def _made_of_another(given: _Given, name: str, strength: dict[str, Any]) -> GuideNetwork:
+    """A guide of someone else's network: one that embeds sounds where background is given, else a classifier."""
+    from duovox.classifiers.loading import load_network
+    from duovox.repurposing import make_embedding_guide, make_guide
+    from duovox.steering import changed
+
     network = load_network(given.source, given.weights, json_object(given.arguments))
     features = read_input(given.takes) if given.takes else None
     options: dict[str, Any] = {"name": name, "output": given.output, "strength": changed(GuideStrength(), strength)}
     options |= {} if given.temperature is None else {"temperature": given.temperature}
-    if given.references:
-        heard = {path.resolve().name if path.is_dir() else path.stem: sounds_of(path) for path in given.references}
-        if len(heard) < len(given.references):
-            raise ConfigError("two of the references have the same name; rename one of them")
-        background = [sound for path in given.background for sound in sounds_of(path)]
-        return make_embedding_guide(network, heard, background, features, **options)
-    if given.background:
-        raise ConfigError("--background goes with --references: name the sounds that the guide is to be near to")
+    if given.references or given.background:
+        return make_embedding_guide(network, _named_sounds(given.references), _background(given.background), features, **options)
     labels = [label.strip() for label in given.labels.split(",")] if given.labels else None
     return make_guide(network, labels, features, output_kind=None if given.output_kind == "auto" else given.output_kind, **options)
 
 
-def _refuse_what_ours_know(given: _Given) -> None:
-    """Raise `ConfigError` for what a classifier of ours says itself."""
+def _named_sounds(paths: tuple[Path, ...]) -> dict[str, list[Path]]:
+    """The sounds of each reference by its name."""
+    from duovox.sound.folders import name_of, sounds_of
+
+    heard = {name_of(path): sounds_of(path) for path in paths}
+    if len(heard) < len(paths):
+        raise ConfigError("two of the references have the same name; rename one of them")
+    return heard
+
+
+def _background(paths: tuple[Path, ...]) -> list[Any]:
+    """Sounds to tell a reference from: files, all of a folder, or a clip of each speaker of a feature folder."""
+    from duovox.data import open_features
+    from duovox.repurposing.guide_making import one_of_each
+    from duovox.sound.folders import sounds_of
+
+    return [
+        sound for path in paths for sound in (one_of_each(open_features(path)) if (path / "manifest.json").is_file() else sounds_of(path))
+    ]
+
+
+def _refuse_what_ours_know(given: _Given, *more: str) -> None:
+    """Raise `ConfigError` for what a network of ours says itself, and for `more`."""
     said: dict[str, Any] = {"weights": given.weights, "takes": given.takes, "labels": given.labels, "output": given.output}
-    said |= {"references": given.references, "temperature": given.temperature}
+    said |= {name: getattr(given, name) for name in more}
     for name, value in said.items():
         if value:
-            raise ConfigError(f"{given.source} is a classifier of ours and knows its own; leave --{name} out")
+            raise ConfigError(f"{given.source} is a network of ours and knows its own; leave --{name} out")
 
 
 def _report(made: GuideNetwork, out: Path, levels: Any) -> None:
@@ -146,19 +188,23 @@ def _report(made: GuideNetwork, out: Path, levels: Any) -> None:
         print(f"note: {note}")
     if levels:
         print(levels_table(levels))
-    print(f"{printable(str(out))} knows {printable(', '.join(made.labels))}; next:")
+    knows = f"knows {printable(', '.join(made.labels))}" if made.labels else "takes any sound for a target"
+    print(f"{printable(str(out))} {knows}; next:")
     external = made.config.recipe.external
-    words = ["duovox", "generate", "any", "--guide", f"{out}-{made.labels[0]}:{made.config.strength.gamma:g}"]
+    words = ["duovox", "generate", "any", "--guide", f"{out}-{(*made.labels, 'FILE.wav')[0]}:{made.config.strength.gamma:g}"]
     print(f"  {shlex.join([*words, *['--trust-code'] * (external is not None and external.source != 'huggingface')])}")
 
 
 def _fit(made: GuideNetwork, voice: Duovox, bundle: str) -> str:
     """What an evaluation of the voice costs with the guide, or why the two do not fit."""
+    import numpy as np
+
     from duovox.costs import guided_gmacs
-    from duovox.steering import aim, join
+    from duovox.steering import aim, join, likened
 
     try:
-        guide = aim(join(made, voice.bundle), voice.bundle, made.labels[0], {}).guide
+        aimed = made if made.labels else likened(made, {"any": [np.zeros(voice.config.recipe.mel.clip_samples, np.float32)]}, voice.bundle)
+        guide = aim(join(aimed, voice.bundle), voice.bundle, aimed.labels[0], {}).guide
     except GuideError as error:
         return f"note: {error}"
     model, at = voice.bundle.model, voice.config.recipe.sample.guide_at
@@ -167,24 +213,33 @@ def _fit(made: GuideNetwork, voice: Duovox, bundle: str) -> str:
 
 
 def read_guides(voice: Duovox, texts: tuple[str, ...], trust_code: bool) -> list[ScheduledGuide]:
-    """The guides that `--guide` names, each as FOLDER-TARGET:GAMMA, or FOLDER-TARGET:GAMMA:straight. Raises `GuideError`, `LabelError`,
-    `ConfigError`."""
-    chosen = [_split(text) for text in texts]
-    return [voice.guide(source, target, trust_code=trust_code, **strength) for source, target, strength in chosen]
+    """The guides that `--guide` names, each as GUIDE-TARGET:GAMMA, or GUIDE-TARGET:GAMMA:straight. Raises `GuideError`, `LabelError`,
+    `ConfigError`, `AudioError`."""
+    return [_aimed(voice, *_split(text), trust_code) for text in texts]
+
+
+def _aimed(voice: Duovox, source: str, target: str | None, strength: dict[str, Any], trust_code: bool) -> ScheduledGuide:
+    """A guide with a target that is a label or, where it is none, the path of a sound."""
+    try:
+        return voice.guide(source, target, trust_code=trust_code, **strength)
+    except LabelError:
+        if target is None or not Path(target).exists():
+            raise
+    return voice.guide(source, like=target, trust_code=trust_code, **strength)
 
 
 def _split(text: str) -> tuple[str, str | None, dict[str, Any]]:
-    """Folder, target and strength; the folder is the longest start of the text that is a guide (or `own`, the voice's own classifier)."""
-    from duovox.guide_folder import is_guide
-    from duovox.steering import OWN
+    """Guide, target and strength; the guide is the longest start of the text that names one."""
+    from duovox.guide_folder import is_guide, locate_guide
+    from duovox.steering import OF_VOICE
 
     whole, strength = split_strength(text)
     ends = [len(whole), *(place for place in reversed(range(len(whole))) if whole[place] == "-")]
     for end in ends:
         source, target = whole[:end], whole[end + 1 :]
-        if source == OWN or (source and is_guide(Path(source))):
+        if source in OF_VOICE or (source and is_guide(locate_guide(source))):
             return source, target or None, strength
-    raise GuideError(f"--guide {text!r} names no guide; write FOLDER-LABEL:GAMMA with a folder made by `duovox guide`, or own-LABEL:GAMMA")
+    raise GuideError(f"--guide {text!r} names no guide; write GUIDE-TARGET:GAMMA, as {KNOWN}, or a folder made by `duovox guide`")
 
 
 def split_strength(text: str) -> tuple[str, dict[str, Any]]:
@@ -198,4 +253,4 @@ def split_strength(text: str) -> tuple[str, dict[str, Any]]:
     try:
         return start, {"gamma": float(end)}
     except ValueError:
-        raise GuideError(f"--guide {text!r}: {end!r} is no strength; write FOLDER-LABEL:GAMMA, as pitch-196Hz:10") from None
+        raise GuideError(f"--guide {text!r}: {end!r} is no strength; write GUIDE-TARGET:GAMMA, as pitch-196Hz:10") from None

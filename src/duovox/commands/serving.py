@@ -17,7 +17,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    guide: tuple[Path, ...] = (),
+    guide: tuple[str, ...] = (),
     trust_code: bool = False,
     max_batch: int = 16,
     wait_ms: float = 5,
@@ -35,7 +35,7 @@ def serve(
         host: Address to listen on; 0.0.0.0 is every address of this machine.
         port: Port to listen on; 0 takes a free one.
         device: Where to compute; auto takes CUDA where there is one.
-        guide: Folders made by `duovox guide`: what may steer clips beside the word, in the API and on the page.
+        guide: What may steer clips beside the word, in the API and on the page: pitch, loudness, or folders made by `duovox guide`.
         trust_code: Run the code that a bundle or a guide of someone else's classifier names or holds.
         max_batch: Clips computed at once.
         wait_ms: How long the first clip of a batch waits for others.

@@ -56,8 +56,9 @@ def generate(
         n: How many clips; their seeds are seed, seed + 1, ...
         seed: Seed of the first clip. The same seed and settings give the same clip.
         sampling: Settings of sampling, the bundle's own where left out.
-        guide: Guides that steer the clip further, each as FOLDER-LABEL:GAMMA with a folder made by `duovox guide`; own is this voice's own
-            classifier. LABEL may be several with weights (three=0.5,five=0.5; four=-1 keeps away from it).
+        guide: Guides that steer the clip further, each as GUIDE-TARGET:GAMMA: pitch-196Hz, loudness--20dB, speaker-FILE.wav (in the voice
+            of a recording), own-LABEL (this voice's own classifier), or a folder made by `duovox guide`. TARGET may be several labels with
+            weights (three=0.5,five=0.5; four=-1 keeps away from it).
         vocoder: How the mel becomes sound.
         bundle: Name of a bundle in the package, a bundle folder, or a hub id.
         model: A folder made by `duovox export`, in the place of a bundle; runs without PyTorch.

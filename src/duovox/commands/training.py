@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    part: Positional[Literal["classifier", "subnet", "student", "vocoder", "judge"]],
+    part: Positional[Literal["classifier", "subnet", "student", "vocoder", "judge", "speaker"]],
     /,
     data: Path,
     out: Path,

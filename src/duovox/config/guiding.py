@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from duovox.config.diffusion import Calibration, ScheduleName
@@ -66,9 +68,10 @@ class GuideRecord:
 class GuideConfig:
     """What `guide.json` of a guide folder holds.
 
-    A `classifier` has a logit for each label. An `embedding` has references for labels, and background clips beside them: its logits are
-    cosine similarities. The network is someone else's where `recipe` has an external part, else one of ours, on the mel of the
-    recipe in `mel_scale`. `digests` are those of the parts: network, program, anchors. `notes` say what was done to the network.
+    A `classifier` has a logit for each label. An `embedding` has references for labels, none where they are given with the target, and
+    background clips beside them: its logits are cosine similarities. The network is someone else's where `recipe` has an external part,
+    else one of ours, on the mel of the recipe in `mel_scale`. `digests` are those of the parts: network, program, anchors. `notes` say what
+    was done to the network.
     """
 
     format: int
@@ -83,7 +86,8 @@ class GuideConfig:
 
     def __post_init__(self) -> None:
         check("guide", self)
-        check_labels("guide.labels", self.labels)
+        if self.labels or self.kind == "classifier":
+            check_labels("guide.labels", self.labels)
         require(isinstance(self.digests, dict), f"guide.digests: expected a table, got {self.digests!r}")
 
     @property
@@ -114,6 +118,25 @@ def read_target(text: str) -> dict[str, float]:
         raise ConfigError(f"{text!r} is no target of a guide; write three, or three=0.5,five=0.5 (four=-1 keeps away from it)") from None
     require(len(target) == len(parts), f"the target {text!r} names a label twice")
     return check_target(target)
+
+
+def between(asked: str, labels: Sequence[str]) -> dict[str, float] | None:
+    """A value such as 200Hz or -21dB as shares of the two labels it lies between, where all labels are values of its unit; else None."""
+    found, known = _value(asked), [_value(label) for label in labels]
+    if found is None or any(one is None or one[1] != found[1] for one in known):
+        return None
+    places = sorted((one[0], label) for one, label in zip(known, labels, strict=True) if one is not None)
+    for (low, lower), (high, upper) in pairwise(places):
+        if low <= found[0] <= high:
+            share = (found[0] - low) / (high - low)
+            return {label: weight for label, weight in ((lower, 1 - share), (upper, share)) if weight}
+    return None
+
+
+def _value(text: str) -> tuple[float, str] | None:
+    """Number and unit of a value such as 196Hz."""
+    found = re.fullmatch(r"([+-]?\d+(?:\.\d+)?) ?([^\W\d_]+)", text)
+    return (float(found[1]), found[2].casefold()) if found else None
 
 
 def write_target(target: Mapping[str, float]) -> str:

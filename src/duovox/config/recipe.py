@@ -50,6 +50,7 @@ class Recipe:
         default_factory=lambda: TrainConfig(updates=5000, batch=8, rate=5e-4, warmup=50, cooldown=0.4, ema_decay=0.998)
     )
     train_judge: TrainConfig = field(default_factory=TrainConfig)
+    train_speaker: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         check("recipe", self)

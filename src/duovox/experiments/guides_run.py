@@ -32,7 +32,7 @@ from duovox.experiments.runner import Clock
 from duovox.files import write_whole
 from duovox.generation import Request, describe_faults, fill_folder, read_faults
 from duovox.guide_folder import GuideNetwork
-from duovox.saying import FIRST_CLIP, like_this, say
+from duovox.saying import say
 from duovox.sound.audio import read_audio
 from duovox.sound.hearing import fit_length
 from duovox.steering import JoinedGuide, ScheduledGuide
@@ -149,7 +149,7 @@ class GuidesBench:
     def _towards(self, wave: NDArray[np.float32], dose: Dose) -> ScheduledGuide:
         """The speaker guide towards one wave."""
         assert self.speaker is not None
-        return self.voice.guide(like_this(self.speaker, wave, self.voice), FIRST_CLIP, **dose.changes)
+        return self.voice.guide(self.speaker, like=wave, **dose.changes)
 
     def _try(self, condition: Steered, clock: Clock) -> bool:
         """Make and measure the clips of one condition; whether time was enough."""

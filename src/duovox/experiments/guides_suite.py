@@ -22,7 +22,6 @@ from duovox.experiments.runner import Clock
 from duovox.experiments.suite import Finished
 from duovox.files import claimed
 from duovox.guide_folder import GuideNetwork, read_guide
-from duovox.saying import like_this
 from duovox.steering import JoinedGuide
 from duovox.voice import Duovox
 
@@ -55,7 +54,7 @@ def open_guides_bench(options: Options) -> GuidesBench:
     verifier = _verifier(options)
     panel = gather_panel(open_features(options.data), verifier, SPEAKERS, RANKED)
     if speaker:
-        like_this(speaker, panel.references[0], voice)
+        voice.guide(speaker, like=panel.references[0])
     plan = make_guides_plan(*_gammas(pitch, speaker), options.n, panel.wanted, options.sentences, PITCHES)
     return GuidesBench(
         plan,

@@ -47,9 +47,9 @@ class Options:
     bundle: str = DEFAULT_BUNDLE
     """For guides: the voice that is steered (name, folder, hub id)."""
     pitch: str | None = None
-    """For guides: a guide whose labels are frequencies, as 196Hz (folder made by `duovox guide`)."""
+    """For guides: a guide whose labels are frequencies, as 196Hz: pitch, which every voice has, or a folder."""
     speaker: str | None = None
-    """For guides: a guide that embeds speakers."""
+    """For guides: a guide that embeds speakers: speaker, which is in the package, or a folder."""
     verifier: Path | None = None
     """For guides: a speaker verifier trained before, <out>/verifier.safetensors; one is trained there if left out."""
     sentences: int = 20

@@ -2,7 +2,16 @@
 training, ready to guide: `guide_making`."""
 
 from duovox.repurposing.building import layers_of, repurpose
-from duovox.repurposing.guide_making import calibrate_guide, make_embedding_guide, make_guide, make_own_guide
+from duovox.repurposing.guide_making import calibrate_guide, make_embedding_guide, make_guide, make_own_guide, make_speaker_guide
 from duovox.repurposing.training import Repurposed
 
-__all__ = ["Repurposed", "calibrate_guide", "layers_of", "make_embedding_guide", "make_guide", "make_own_guide", "repurpose"]
+__all__ = [
+    "Repurposed",
+    "calibrate_guide",
+    "layers_of",
+    "make_embedding_guide",
+    "make_guide",
+    "make_own_guide",
+    "make_speaker_guide",
+    "repurpose",
+]

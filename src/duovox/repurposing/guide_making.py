@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -21,24 +22,28 @@ from duovox.bundle import locate, packaged, read_bundle
 from duovox.calibration import Level, calibrate
 from duovox.classifiers.loading import Loaded
 from duovox.classifiers.output_kinds import OutputKind
-from duovox.config import Calibration, GuideConfig, GuideStrength, MelInput, MelScale, Recipe, WaveInput, from_dict
+from duovox.config import Calibration, GuideConfig, GuideStrength, MelConfig, MelInput, MelScale, Recipe, WaveInput, from_dict
 from duovox.contracts import Classifier, ConfigError, GuideError
-from duovox.data import relabelled
+from duovox.data import Features, gather, relabelled
 from duovox.data.features import open_features
-from duovox.guide_folder import FORMAT, GuideNetwork, with_digests
+from duovox.embedders import Embedder, OwnEmbedder, SoundEmbedder
+from duovox.guide_folder import FORMAT, GuideNetwork, halved, with_digests
+from duovox.model import build_classifier
 from duovox.repurposing.building import layers_of, repurpose
 from duovox.repurposing.training import Repurposed
-from duovox.runs import fill_classifier, read_weights, scale_of
+from duovox.runs import SPEAKER_DIMENSIONS, fill_classifier, read_weights, scale_of
 from duovox.sound.audio import as_sound, read_excerpt
-from duovox.sound.folders import find_sounds
 from duovox.sound.hearing import hear
 from duovox.sound.vocoder.istft_net import ISTFTNet
-from duovox.steering import Embedder, join
+from duovox.steering import join
 from duovox.text import read_text
 from duovox.voice import Duovox
 
 COSINE_TEMPERATURE = 0.1
 """Cosine similarities are divided by this, where nothing else is said: an embedding trained by GE2E multiplies them by about 10."""
+
+BACKGROUND = 128
+"""The most speakers of a feature folder that are taken for the background."""
 
 Sounds = Sequence[str | Path | NDArray[np.float32]]
 """Sound files, or waves (S,) at the voice's rate."""
@@ -84,19 +89,15 @@ def make_embedding_guide(
     """An embedding network as a guide towards sounds: its labels are the `references`, each with its sounds, told apart from each other and
     from the `background` clips by the cosine similarity of embeddings (see `CosineClassifier`).
 
-    Of a longer sound the loudest second counts. Raises `AudioError`, with its path, for a sound that is silent or cannot be read,
-    `GuideError` without references or background, and what `make_guide` raises.
+    Without references they are given with the target: `voice.guide(..., like="ann.wav")`. Of a longer sound the loudest second counts.
+    Raises `AudioError`, with its path, for a sound that is silent or cannot be read, `GuideError` without background or for a reference
+    without sounds, and what `make_guide` raises.
     """
-    if not references or not all(len(sounds) for sounds in references.values()):
-        raise GuideError("an embedding guide needs references, each with at least one sound")
-    if not len(background):
-        raise GuideError("an embedding guide needs background clips to tell the references from: --background, background=[...]")
+    _demand_sounds(references, background)
     made = layers_of(network, features, output=output, output_kind="logits", recipe=recipe, vocoder=vocoder)
-    embedder = Embedder(made.classifier)
-    anchors = [_centre(_embedded(embedder, sounds)) for sounds in references.values()]
+    anchors = _anchors(Embedder(made.classifier), references, background, made.classifier.mel)
     config = _config(made, "embedding", tuple(references), temperature, strength)
-    whole = torch.cat([torch.stack(anchors), _embedded(embedder, background)])
-    return with_digests(GuideNetwork(name, config, made.classifier.network, whole, made.classifier.code))
+    return with_digests(GuideNetwork(name, config, made.classifier.network, anchors, made.classifier.code))
 
 
 def make_own_guide(source: str | Path, *, name: str = "guide", strength: GuideStrength | None = None) -> GuideNetwork:
@@ -110,7 +111,7 @@ def make_own_guide(source: str | Path, *, name: str = "guide", strength: GuideSt
         recipe, scale, labels = bundle.config.recipe, bundle.config.mel_scale, bundle.config.labels
         network, calibration = bundle.model.classifier.network, bundle.config.calibration
     else:
-        folder = Path(source).parent if Path(source).is_file() else Path(source)
+        folder = _folder(source)
         facts, tensors = read_weights(folder)
         recipe, scale, labels = _recipe_of_run(facts["recipe"], source), scale_of(facts), tuple(facts["labels"])
         calibration = Calibration()
@@ -118,6 +119,38 @@ def make_own_guide(source: str | Path, *, name: str = "guide", strength: GuideSt
     _demand_ours(recipe, source)
     config = GuideConfig(FORMAT, "classifier", labels, recipe, scale, calibration, strength or GuideStrength(at="noised"))
     return with_digests(GuideNetwork(name, config, network.eval().requires_grad_(False)))
+
+
+def make_speaker_guide(
+    source: str | Path,
+    background: Sounds,
+    references: Mapping[str, Sounds] = MappingProxyType({}),
+    *,
+    name: str = "guide",
+    temperature: float = COSINE_TEMPERATURE,
+    strength: GuideStrength | None = None,
+) -> GuideNetwork:
+    """An embedding network of ours as a guide: that of a run folder of `duovox train speaker` (or its `weights.safetensors`), in half
+    precision. It knows noise; otherwise as `make_embedding_guide`, also in what it raises."""
+    _demand_sounds(references, background)
+    facts, tensors = read_weights(_folder(source))
+    if facts.get("part") != "speaker":
+        raise GuideError(f"{source} embeds no speakers; name OUT/speaker, of `duovox train speaker`")
+    recipe, scale, strength = _recipe_of_run(facts["recipe"], source), scale_of(facts), strength or GuideStrength()
+    network = build_classifier(recipe, SPEAKER_DIMENSIONS)
+    network.load_state_dict(tensors, strict=True)
+    embedder = OwnEmbedder(network.eval().requires_grad_(False), recipe.mel, scale, recipe.noise.sigma_min)
+    anchors = _anchors(embedder, references, background, recipe.mel)
+    calibration = Calibration(strength.at, (1.0,), (temperature,))
+    config = GuideConfig(FORMAT, "embedding", tuple(references), recipe, scale, calibration, strength)
+    return halved(GuideNetwork(name, config, network, anchors))
+
+
+def one_of_each(features: Features, most: int = BACKGROUND) -> list[NDArray[np.float32]]:
+    """A clip (S,) of each of at most so many speakers of the train split, evenly taken: what a speaker is told apart from."""
+    first = {features.speakers[clip]: clip for clip in reversed(features.indices("train"))}
+    clips = [first[name] for name in sorted(first)]
+    return [gather(features, np.array([clip])).wave[0].numpy() for clip in clips[:: -(-len(clips) // most)]]
 
 
 def calibrate_guide(guide: GuideNetwork, data: str | Path, voice: Duovox, limit: int = 256) -> tuple[GuideNetwork, tuple[Level, ...]]:
@@ -129,6 +162,11 @@ def calibrate_guide(guide: GuideNetwork, data: str | Path, voice: Duovox, limit:
     at, scale = config.strength.at, voice.config.mel_scale
     fitted, levels = calibrate(voice.bundle.model, features, scale, at, limit=limit, classifier=asked)
     return replace(guide, config=replace(config, calibration=fitted)), levels
+
+
+def _folder(run: str | Path) -> Path:
+    """The folder of a run that may be named by its file of weights."""
+    return Path(run).parent if Path(run).is_file() else Path(run)
 
 
 def is_bundle(source: str | Path) -> bool:
@@ -147,14 +185,9 @@ def is_run(source: str | Path) -> bool:
     return path.name == "weights.safetensors" or (path / "weights.safetensors").is_file()
 
 
-def sounds_of(path: Path) -> list[Path]:
-    """The sound file itself, or all below a folder. Raises `GuideError` where there is none."""
-    if not path.is_dir():
-        return [path]
-    found = find_sounds(path).sounds
-    if not found:
-        raise GuideError(f"there are no sound files in {path}")
-    return found
+def is_speaker_run(source: str | Path) -> bool:
+    """Whether a source names a run of `duovox train speaker`."""
+    return is_run(source) and read_weights(_folder(source))[0].get("part") == "speaker"
 
 
 def _recipe_of_run(settings: Mapping[str, Any], source: str | Path) -> Recipe:
@@ -182,10 +215,22 @@ def _config(
     return GuideConfig(FORMAT, kind, labels, recipe, MelScale(), calibration, strength, {}, made.notes)
 
 
+def _demand_sounds(references: Mapping[str, Sounds], background: Sounds) -> None:
+    if not all(len(sounds) for sounds in references.values()):
+        raise GuideError("an embedding guide needs at least one sound of each reference")
+    if not len(background):
+        raise GuideError("an embedding guide needs background clips to tell the references from: --background, background=[...]")
+
+
+def _anchors(embedder: SoundEmbedder, references: Mapping[str, Sounds], background: Sounds, mel: MelConfig) -> Tensor:
+    """Directions (K, D): of each reference, of each background clip."""
+    centres = [nn.functional.normalize(_embedded(embedder, sounds, mel).mean(dim=0), dim=0)[None] for sounds in references.values()]
+    return torch.cat([*centres, _embedded(embedder, background, mel)])
+
+
 @torch.no_grad()
-def _embedded(embedder: Embedder, sounds: Sounds) -> Tensor:
+def _embedded(embedder: SoundEmbedder, sounds: Sounds, mel: MelConfig) -> Tensor:
     """Embeddings of length 1, (N, D), of what counts of each sound, by the network's own front end."""
-    mel = embedder.classifier.mel
     waves = (_heard(sound, mel.sample_rate, mel.clip_samples) for sound in sounds)
     found = torch.cat([embedder.of_waves(torch.from_numpy(wave)[None]) for wave in waves])
     if not bool(found.isfinite().all()):
@@ -197,8 +242,3 @@ def _heard(sound: str | Path | NDArray[np.float32], rate: int, samples: int) -> 
     """The second that counts of a sound; silence is refused."""
     excerpt = hear(as_sound(sound, rate), rate, samples) if isinstance(sound, np.ndarray) else read_excerpt(sound, rate, samples)
     return excerpt.wave
-
-
-def _centre(embeddings: Tensor) -> Tensor:
-    """The direction (D,) of embeddings (N, D)."""
-    return nn.functional.normalize(embeddings.mean(dim=0), dim=0)

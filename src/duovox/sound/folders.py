@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from duovox.contracts import AudioError
 from duovox.sound.audio import READABLE
 
 
@@ -25,6 +26,21 @@ def find_sounds(folder: Path) -> Found:
     _walk(folder, found, ())
     found.sounds.sort()
     return found
+
+
+def sounds_of(path: Path) -> list[Path]:
+    """The sound file itself, or all below a folder. Raises `AudioError` where there is none."""
+    if not path.is_dir():
+        return [path]
+    found = find_sounds(path).sounds
+    if not found:
+        raise AudioError(f"there are no sound files in {path}")
+    return found
+
+
+def name_of(path: Path) -> str:
+    """What a file of sound is called, or a folder of them."""
+    return path.resolve().name if path.is_dir() else path.stem
 
 
 def _walk(folder: Path, found: Found, above: tuple[str, ...]) -> None:

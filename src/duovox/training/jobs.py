@@ -21,6 +21,7 @@ from duovox.training.classifier import ClassifierTraining
 from duovox.training.judge import JudgeTraining
 from duovox.training.optim import Trainee
 from duovox.training.solutions import open_solutions
+from duovox.training.speaker import SpeakerTraining
 from duovox.training.student import StudentTraining
 from duovox.training.subnet import SubnetTraining
 from duovox.training.vocoder import VocoderTraining
@@ -69,6 +70,8 @@ def job_of(
             return ClassifierTraining(recipe, features, scale, device, autocast, _to_tune(out, recipe, features, network))
         if part == "subnet":
             return SubnetTraining(recipe, features, scale, classifier, device, autocast)
+        if part == "speaker":
+            return SpeakerTraining(recipe, features, scale, device, autocast)
         return (VocoderTraining if part == "vocoder" else JudgeTraining)(recipe, features, device, autocast)
 
     return Job(part, recipe, features.digest, len(features.indices("validation")) > 0, device, facts, make)
