@@ -113,17 +113,17 @@ def join_of_voice(name: str, bundle: Bundle) -> JoinedGuide:
         return join_own(bundle)
     mel, scale = bundle.config.recipe.mel, bundle.config.mel_scale
     if name == LOUDNESS:
-        return _measured(name, LEVELS, LoudnessClassifier(mel, scale), [to_dict(mel)])
+        return _measured(name, LEVELS, LoudnessClassifier(mel, scale), [to_dict(mel)], GuideStrength())
     if bundle.vocoder is None:
         raise GuideError("the guide pitch hears with the voice's neural vocoder, and this voice has none; take a bundle with one")
     head = copy.deepcopy(bundle.vocoder.pitch)
-    return _measured(name, PITCHES, PitchClassifier(head, mel, scale), [to_dict(mel), fingerprint(head)])
+    return _measured(name, PITCHES, PitchClassifier(head, mel, scale), [to_dict(mel), fingerprint(head)], GuideStrength(gamma=20.0))
 
 
-def _measured(name: str, labels: tuple[str, ...], classifier: nn.Module, decided_by: Sequence[Any]) -> JoinedGuide:
+def _measured(name: str, labels: tuple[str, ...], classifier: nn.Module, decided_by: Sequence[Any], strength: GuideStrength) -> JoinedGuide:
     digest = hashlib.sha256(json.dumps([name, labels, *decided_by], sort_keys=True).encode()).hexdigest()
     frozen = classifier.eval().requires_grad_(False)
-    return JoinedGuide(name, labels, frozen, len(labels), digest, Calibration(), GuideStrength(), knows_noise=False)
+    return JoinedGuide(name, labels, frozen, len(labels), digest, Calibration(), strength, knows_noise=False)
 
 
 def join_own(bundle: Bundle) -> JoinedGuide:

@@ -179,9 +179,9 @@ def test_weights_keep_their_precision_in_a_network_of_half(here: Path) -> None:
 
 
 def test_other_files_are_no_network(here: Path) -> None:
-    (here / "net.onnx").write_bytes(b"\x08\x07\x12\x07pytorch")
+    (here / "net.bin2").write_bytes(b"\x08\x07\x12\x07pytorch")
     with zipfile.ZipFile(here / "net.zip", "w") as archive:
         archive.writestr("something", "else")
-    for name in ("net.onnx", "net.zip"):
+    for name in ("net.bin2", "net.zip"):
         with pytest.raises(ConfigError, match="is no safetensors, exported program"):
             load_network(here / name)

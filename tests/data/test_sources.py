@@ -10,7 +10,7 @@ import pytest
 from making import RATE, REAL, make_words, tone
 
 from duovox.contracts import DataError
-from duovox.data import SC09, scan, which_split
+from duovox.data import SC09, Held, SpeakerOptions, scan, which_split
 from duovox.sound.audio import write_audio
 
 
@@ -151,3 +151,22 @@ def test_a_label_without_usable_clips_says_what_happened_to_its_files(tmp_path: 
         (tmp_path / "up" / name).write_bytes(b"")
     with pytest.raises(DataError, match=r"label 'up' has 0 usable clips \(2 were left out, the first, up/a\.m4a: suffix \.m4a"):
         scan(tmp_path)
+
+
+def test_labels_that_are_speakers_are_in_every_split(tmp_path: Path) -> None:
+    for speaker in ("ann", "bob"):
+        for number in range(40):
+            write_audio(tmp_path / speaker / f"three-{number}.wav", tone(0, 1), RATE, parents=True)
+    found = scan(tmp_path, options=SpeakerOptions(labels_are_speakers=True))
+    assert {(source.speaker, source.split) for source in found.sources} == {
+        (speaker, split) for speaker in ("ann", "bob") for split in ("train", "validation", "test")
+    }
+    assert all(source.split == which_split(source.name) for source in found.sources)
+    assert found.speaker_rules == {"label": 80}
+    assert found.notes[:2] == (
+        "the labels are speakers and the split is by clip, so each is heard in training and test alike",
+        "speakers: 2 by their labels (80 clips)",
+    )
+    for others in ({"pattern": r"-(\d+)"}, {"held": Held(("ann",))}):
+        with pytest.raises(DataError, match=r"^where the labels are speakers each must be in every split; leave --speaker"):
+            SpeakerOptions(labels_are_speakers=True, **others)  # type: ignore[arg-type]

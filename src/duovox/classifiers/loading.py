@@ -23,6 +23,7 @@ from duovox.classifiers.copies import in_float32, precision_note
 from duovox.classifiers.exported import Scripted, export_bytes, read_exported, read_script
 from duovox.classifiers.hugging_face import configuration, from_folder, model_class
 from duovox.classifiers.network_files import Loaded, attempt, fill, kind_of, read_tensors, refuse
+from duovox.classifiers.onnx_graphs import read_onnx
 from duovox.config import ExternalConfig
 from duovox.contracts import BundleError, ConfigError
 
@@ -32,7 +33,7 @@ __all__ = ["Loaded", "export_bytes", "load_network", "needs", "rebuild_network"]
 def load_network(
     source: str | Path, weights: str | Path | None = None, arguments: Mapping[str, Any] | None = None, trust_code: bool = False
 ) -> Loaded:
-    """The network that the caller names: `package.module:function`, a Hugging Face folder, a .pt2 file or a TorchScript file.
+    """The network that the caller names: `package.module:function`, a Hugging Face folder, a .pt2 file, a TorchScript or an ONNX file.
 
     A function is imported (from the current folder too) and called with the keyword `arguments`, which must be JSON; then
     `weights`, a .safetensors file, fills its network: every tensor once, nothing else. Without `weights` the function loads its own.
@@ -160,6 +161,8 @@ def _from_file(path: Path) -> Loaded:
     if kind == "torchscript":
         program = Scripted(attempt(f"reading {path}", lambda: read_script(path)))
         return Loaded(program, "torchscript", code=path.read_bytes())
+    if kind == "onnx":
+        return Loaded(read_onnx(path), "object", notes=("it was turned from an ONNX graph into a torch network by onnx2torch",))
     if kind == "safetensors":
         raise ConfigError(f"{path} holds weights but no network: name package.module:function, and give this file as its weights")
     refuse(path)

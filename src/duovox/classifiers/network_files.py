@@ -33,13 +33,14 @@ PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 class Loaded:
     """A network, how to build it again (`source`, `entry`, `arguments` as in `ExternalConfig`), and what came with it.
 
-    `mel_input` or `wave_input` is what the model's own preprocessor says, `labels` the names in its configuration; None where it
-    says nothing. `code` is the file of an exported or scripted program, `notes` says in one sentence each what was done to the
-    weights. The network is unmodified: neither its mode nor its flags are set here.
+    `mel_input` or `wave_input` is what the model's own preprocessor says, `labels` the names in its configuration; None where it says
+    nothing. Of the `source` "object" nothing but the module is left, which is exported where torch.export can. `code` is the file of an
+    exported or scripted program, `notes` says in one sentence each what was done to the network. It is unmodified otherwise: neither its
+    mode nor its flags are set here.
     """
 
     network: nn.Module
-    source: Literal["factory", "huggingface", "export", "torchscript"]
+    source: Literal["factory", "huggingface", "export", "torchscript", "object"]
     entry: str = ""
     arguments: str = "{}"
     mel_input: MelInput | None = None
@@ -127,7 +128,7 @@ def demand_fit(where: str, missing: Sequence[str], unexpected: Sequence[str], mi
 
 
 def kind_of(path: Path) -> str:
-    """What a file is, by its content where that tells: export, torchscript, safetensors, pickle or unknown."""
+    """What a file is, by its content where that tells: export, torchscript, safetensors, pickle, onnx or unknown."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -139,7 +140,9 @@ def kind_of(path: Path) -> str:
             return "safetensors"
     except (OSError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    return "pickle" if path.suffix in PICKLED or re.match(rb"\x80[\x02-\x05]", start) else "unknown"
+    if path.suffix in PICKLED or re.match(rb"\x80[\x02-\x05]", start):
+        return "pickle"
+    return "onnx" if path.suffix == ".onnx" else "unknown"
 
 
 def _archive_kind(names: Sequence[str]) -> str:

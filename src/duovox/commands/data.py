@@ -38,6 +38,7 @@ def prepare(
     test_speakers: str = "",
     validation_speakers: str = "",
     languages: str | None = None,
+    labels_are_speakers: bool = False,
     place: bool = False,
     recipe: str = "compact",
     workers: int | None = None,
@@ -57,6 +58,7 @@ def prepare(
         test_speakers: Speakers to hold out for the test, separated by commas. The others of the same folders are for training.
         validation_speakers: Speakers to hold out for validation.
         languages: The language of the words as a code, such as en: one for all folders, or one for each, separated by commas.
+        labels_are_speakers: The folders are speakers, not words: each is in every split, which is by clip, and the manifest says so.
         place: Put a clip shorter than a second at a drawn place, among noise like its own floor, in the place of silence at its end.
         recipe: Name or file of the recipe whose mel settings to use.
         workers: Decoding processes; one for each usable core if left out.
@@ -67,7 +69,7 @@ def prepare(
     from duovox.labels import shown
 
     codes = () if languages is None else tuple(code.strip() for code in languages.split(","))
-    options = SpeakerOptions(speaker, Held.of(test_speakers, validation_speakers), codes)
+    options = SpeakerOptions(speaker, Held.of(test_speakers, validation_speakers), codes, labels_are_speakers)
     manifest = prepare_data(roots, out, read_recipe(recipe).mel, labels, force, workers=workers, speakers=options, placed=place)
     print(f"{'label':12}" + "".join(f"{split:>12}" for split in ("train", "validation", "test")))
     for label, counts in manifest.counts.items():

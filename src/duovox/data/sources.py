@@ -60,11 +60,16 @@ class Scan:
 @dataclass(frozen=True)
 class SpeakerOptions:
     """What a caller says of the speakers: the `pattern` with one group that finds them in a clip's path below its root, those held out by
-    name, and the language of each root (one for all, or none)."""
+    name, and the language of each root (one for all, or none); or that the labels are speakers, each of whom is in every split."""
 
     pattern: str | None = None
     held: Held = field(default_factory=Held)
     languages: tuple[str, ...] = ()
+    labels_are_speakers: bool = False
+
+    def __post_init__(self) -> None:
+        if self.labels_are_speakers and (self.pattern is not None or self.held != Held()):
+            raise DataError("where the labels are speakers each must be in every split; leave --speaker and --test-speakers out")
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ def scan(
     places = _check_roots([roots] if isinstance(roots, str | Path) else roots)
     several = len(places) > 1
     skipped: dict[str, str] = {}
-    found = [_read_root(path, name, several, Speakers(pattern=pattern), skipped) for path, name in places]
+    speakers = Speakers(pattern=pattern, labels=options.labels_are_speakers)
+    found = [_read_root(path, name, several, speakers, skipped) for path, name in places]
     chosen = choose_labels(where(places), [(root.path, root.folders) for root in found], labels)
     sources, notes = _list_clips(found, chosen, skipped)
     check_counts(where(places), chosen, (source.label for source in sources), skipped, several)
@@ -174,7 +180,8 @@ def _list_clips(roots: Sequence[_Root], labels: Sequence[str], skipped: dict[str
 def _with_splits(roots: Sequence[_Root], sources: Sequence[Source], held: Held) -> tuple[list[Source], tuple[str, ...]]:
     """The clips with their splits, and which roots' own splits the speakers held out by name put aside."""
     given = [roots[source.root].given(source.name.removeprefix(roots[source.root].prefix)) for source in sources]
-    voices = [Voice(source.root, source.speaker, split) for source, split in zip(sources, given, strict=True)]
+    apart = [source.name if source.rule == "label" else source.speaker for source in sources]
+    voices = [Voice(source.root, name, split) for source, name, split in zip(sources, apart, given, strict=True)]
     splits, decided = assign(voices, held)
     aside = sorted({roots[voice.root].name for voice in voices if voice.root in decided and voice.given})
     ways = " and ".join([*LISTS.values(), f"the splits of {NAME}"])
@@ -215,12 +222,12 @@ def _label_of(name: str, several: bool) -> str:
 
 
 def check_speakers(sources: Iterable[Source]) -> None:
-    """Raise `DataError` where speakers stand in two splits, naming the first with two clips, and others."""
+    """Raise `DataError` where speakers who are no labels stand in two splits, naming the first with two clips, and others."""
     first: dict[str, Source] = {}
     torn: dict[str, tuple[Source, Source]] = {}
     for source in sources:
         other = first.setdefault(source.speaker, source)
-        if other.split != source.split:
+        if source.rule != "label" and other.split != source.split:
             torn.setdefault(source.speaker, (other, source))
     if torn:
         (speaker, (one, two)), *others = torn.items()

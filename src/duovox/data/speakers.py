@@ -18,9 +18,10 @@ from duovox.contracts import DataError
 from duovox.data.tables import Table
 from duovox.text import same_spelling
 
-Rule = Literal["table", "pattern", "name", "folder", "unknown"]
+Rule = Literal["label", "table", "pattern", "name", "folder", "unknown"]
 
 _RULES: dict[Rule, str] = {
+    "label": "by their labels",
     "table": "by speakers.csv",
     "pattern": "by the pattern",
     "name": "by names with _nohash_",
@@ -32,14 +33,18 @@ _OFFICIAL = "_nohash_"
 
 @dataclass(frozen=True)
 class Speakers:
-    """How the clips of one root get their speakers; `prefix` goes before the names that mean nothing outside the root."""
+    """How the clips of one root get their speakers; `prefix` goes before the names that mean nothing outside the root. Where the `labels`
+    are speakers, nothing else is asked."""
 
     table: Table | None = None
     pattern: re.Pattern[str] | None = None
     prefix: str = ""
+    labels: bool = False
 
     def of(self, clip: str) -> tuple[str, Rule]:
         """The speaker of a clip by its path below the root, `<label>/.../<name>`."""
+        if self.labels:
+            return same_spelling(PurePosixPath(clip).parts[0]), "label"
         if self.table and (row := self.table.row(clip)):
             return row.speaker, "table"
         if self.pattern and (found := self.pattern.search(clip)) and found[1]:
@@ -88,7 +93,10 @@ def speaker_notes(clips: Iterable[tuple[str, Rule]]) -> tuple[str, ...]:
 
 
 def unknown_note(counted: Mapping[str, int]) -> str:
-    """One sentence where some clips have no known speaker; empty where all have. It goes with a data set into cards and result pages."""
+    """One sentence where some clips have no known speaker, or the labels are speakers; else empty. It goes with a data set into
+    cards and result pages."""
+    if counted.get("label"):
+        return "the labels are speakers and the split is by clip, so each is heard in training and test alike"
     unknown, total = counted.get("unknown", 0), sum(counted.values())
     heard = "so a voice may be heard in training and test alike"
     if not unknown:

@@ -118,8 +118,9 @@ def _repurposed(
     external = plain.config = replace(external, labels=names, output_kind=outputs.kind, output_axes=outputs.axes)
     found = tuple(candidates(plain))
     chosen = choose(found) if taps is None else resolve(found, taps)
-    code = loaded.code if loaded else export_bytes(network, _example(plain), [tap.name for tap in chosen])
-    source = external.source if loaded else "export" if code else "object"
+    known = loaded is not None and loaded.source != "object"
+    code = loaded.code if loaded and known else export_bytes(network, _example(plain), [tap.name for tap in chosen])
+    source = external.source if known else "export" if code else "object"
     finished = _with_classifier(base, replace(external, taps=chosen, conditioned=conditioned, source=source))
     made = _built(finished, network, scale, vocoder)
     made.code = code

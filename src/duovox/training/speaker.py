@@ -40,7 +40,7 @@ class SpeakerTraining:
     """A `Trainee`: an encoder like our classifier's whose outputs are an embedding, with moving average. `classifier` of the recipe is its
     network, `train_speaker` its training, whose batch is cut into groups of `CLIPS` clips of a speaker.
 
-    Raises `DataError` where fewer than two speakers of the train split have that many clips.
+    Raises `DataError` where fewer than two speakers have that many clips, in the train split or in a validation split that is not empty.
     """
 
     part = "speaker"
@@ -49,11 +49,8 @@ class SpeakerTraining:
     def __init__(self, recipe: Recipe, features: Features, scale: MelScale, device: torch.device, autocast: torch.dtype | None) -> None:
         self.train, self.noise = recipe.train_speaker, recipe.noise
         self.features, self.scale, self.device, self.autocast = features, scale, device, autocast
-        self.speakers = clips_by_speaker(features, "train")
-        if len(self.speakers) < 2:
-            raise DataError(
-                f"the train split has {len(self.speakers)} speakers with {CLIPS} clips or more; at least 2 are needed to compare"
-            )
+        self.speakers = demanded(features, "train")
+        self.others = demanded(features, "validation") if len(features.indices("validation")) else []
         torch.manual_seed(self.train.seed)
         self.network = to_channels_last(build_classifier(recipe, SPEAKER_DIMENSIONS).to(device))
         self.average = averaged(self.network, self.train.ema_decay)
@@ -88,13 +85,10 @@ class SpeakerTraining:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The share of validation clips that are nearest to the other clips of their own speaker, by noise level; nobody there was heard
-        in training. Raises `DataError` where too few speakers have clips enough."""
-        speakers = clips_by_speaker(self.features, "validation")
-        if len(speakers) < 2:
-            raise DataError(f"the validation split has {len(speakers)} speakers with {CLIPS} clips or more; at least 2 are needed")
-        clips = np.concatenate([own[:CLIPS] for own in speakers])
+        in training."""
+        clips = np.concatenate([own[:CLIPS] for own in self.others])
         figures = {f"accuracy_at_{level:g}": self._share_right(clips, level) for level in REPORT_SIGMAS}
-        return figures | {"speakers": float(len(speakers))}
+        return figures | {"speakers": float(len(self.others))}
 
     def _share_right(self, clips: NDArray[np.int64], level: float) -> float:
         network, found = self.average.module.eval(), []
@@ -109,6 +103,17 @@ class SpeakerTraining:
 
     def weights(self) -> dict[str, Tensor]:
         return dict(self.average.module.state_dict())
+
+
+def demanded(features: Features, split: str) -> list[NDArray[np.int64]]:
+    """The speakers of a split who can be compared. Raises `DataError` for fewer than two."""
+    found = clips_by_speaker(features, split)
+    if len(found) < 2:
+        raise DataError(
+            f"the {split} split has {len(found)} speakers with {CLIPS} clips or more, at least 2 are needed to compare; add clips, "
+            "or say who speaks (`duovox data prepare --speaker`)"
+        )
+    return found
 
 
 def clips_by_speaker(features: Features, split: str) -> list[NDArray[np.int64]]:
