@@ -194,3 +194,8 @@ def test_generation_into_a_folder_knows_its_guides(tiny_bundle: Bundle, bundle_f
         fill_folder(voice, tmp_path / "clips", plan, batch=2)
     (clip,) = voice.generate("low", guides=[guide])
     np.testing.assert_allclose(read_audio(tmp_path / "clips" / "low" / "0.wav", 16000), clip.wave, atol=1e-3)
+    settings = tmp_path / "clips" / "settings.json"
+    facts = json.loads(settings.read_text())
+    del facts["guides"][0]["strength"]["way"]  # as folders were written before guides could go straight
+    settings.write_text(json.dumps(facts))
+    assert fill_folder(voice, tmp_path / "clips", plan, batch=2, guides=[guide])
