@@ -130,7 +130,7 @@ def test_each_word_is_the_clip_of_its_own_seed_whatever_the_batch(voice: Duovox)
 @pytest.mark.usefixtures("anything_is_speech")
 def test_the_other_words_are_guided_towards_the_first(voice: Duovox, speaker: GuideNetwork) -> None:
     plain = say(voice, "low high mid", seed=3)
-    guided = say(voice, "low high mid", seed=3, speaker=speaker, speaker_gamma=30)
+    guided = say(voice, "low high mid", seed=3, speaker=speaker, speaker_strength={"gamma": 30})
     np.testing.assert_array_equal(guided.clips[0].wave, plain.clips[0].wave)
     assert guided.clips[0].guides == ()
     assert [[guide.target for guide in one.guides] for one in guided.clips[1:]] == [[{FIRST_CLIP: 1.0}]] * 2

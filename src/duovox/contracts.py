@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 GuideAt = Literal["noised", "estimate"]
 """Where a guide looks: at the noised data, or at the estimate of the clean one."""
 
+GuidePlace = Literal["noised", "estimate", "detached"]
+"""As `GuideAt`, in a denoiser's eyes: a guide at the `detached` estimate wants no gradient through the denoiser."""
+
+GuideWay = Literal["through", "straight"]
+"""How the gradient of a guide at the estimate comes to the noised data: through the denoiser, or straight (see `guides.StraightGuide`)."""
+
 NO_LABEL = -1
 """In an array of labels: no label for this item; its gradient taps are those of logsumexp(logits)."""
 
@@ -113,10 +119,11 @@ class Evaluation:
 
 
 class Guide(Protocol):
-    """Knows how probable something wanted is. `at` says whether it looks at the noised data or at the estimate of the clean one."""
+    """Knows how probable something wanted is. `at` says whether it looks at the noised data or at the estimate of the clean one, and
+    whether a gradient has to lead from there through the denoiser."""
 
     @property
-    def at(self) -> GuideAt: ...
+    def at(self) -> GuidePlace: ...
 
     def log_probability(self, seen: Evaluation) -> Tensor:
         """log p(wanted | what it looks at), one value per item (B,), differentiable with respect to `seen.noised`."""

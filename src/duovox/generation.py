@@ -19,7 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from duovox.classifiers.frozen import fingerprint
-from duovox.config import SampleConfig, to_dict
+from duovox.config import GuideStrength, SampleConfig, to_dict
 from duovox.contracts import ConfigError, DataError, GenerationError, OutputError
 from duovox.files import claimed, differences, safe_name, write_whole
 from duovox.model import ScoreModel
@@ -185,8 +185,10 @@ def _fingerprint(model: ScoreModel) -> str:
 
 
 def completed(facts: dict[str, Any]) -> dict[str, Any]:
-    """Facts, with the defaults of sampling settings that did not exist when they were written."""
-    return facts | {"sample": to_dict(SampleConfig()) | facts.get("sample", {})}
+    """Facts, with the defaults of settings of sampling and of guides that did not exist when they were written."""
+    usual = to_dict(GuideStrength())
+    guides = [guide | {"strength": usual | guide["strength"]} for guide in facts.get("guides", [])]
+    return facts | {"sample": to_dict(SampleConfig()) | facts.get("sample", {})} | ({"guides": guides} if guides else {})
 
 
 def settle(folder: Path, facts: dict[str, Any]) -> None:

@@ -6,13 +6,13 @@ Takes classifiers, embeddings, functions and calibration; gives `Guide`s to `ste
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from duovox.config import Calibration, MelScale
-from duovox.contracts import Classifier, Evaluation, Guide, GuideAt, GuideError
+from duovox.contracts import Classifier, Evaluation, Guide, GuideAt, GuideError, GuidePlace, expand_to
 from duovox.sound.mel import unscale_mel
 
 
@@ -143,7 +143,7 @@ class NamedGuide:
     guide: Guide
 
     @property
-    def at(self) -> GuideAt:
+    def at(self) -> GuidePlace:
         return self.guide.at
 
     def __str__(self) -> str:
@@ -159,6 +159,32 @@ class NamedGuide:
             level = seen.sigma[lost][0].item()
             raise GuideError(f"{self} answers NaN at noise level {level:.3g}; let it guide at lower noise alone: interval, --interval")
         return value
+
+
+@dataclass(frozen=True, eq=False)
+class StraightGuide:
+    """A guide at the estimate without a backward through the denoiser.
+
+    The derivative of the estimate is the posterior's covariance, d denoised / d noised = Cov[clean | noised] / sigma^2. That is taken to
+    be what it is for normal data of variance sigma_data^2, a number: sigma_data^2 / (sigma_data^2 + sigma^2), as in Song et al. 2023
+    (pseudoinverse-guided diffusion). For such data nothing is lost; for others the shift does not know what the denoiser knows of them.
+    """
+
+    guide: Guide
+    sigma_data: float
+
+    @property
+    def at(self) -> GuidePlace:
+        return "detached"
+
+    def __str__(self) -> str:
+        return str(self.guide)
+
+    def log_probability(self, seen: Evaluation) -> Tensor:
+        assert seen.denoised is not None
+        share = self.sigma_data**2 / (self.sigma_data**2 + seen.sigma.square())
+        moved = expand_to(share, seen.noised) * (seen.noised - seen.noised.detach())
+        return self.guide.log_probability(replace(seen, denoised=seen.denoised.detach() + moved))
 
 
 def temperature_at(calibration: Calibration, sigma: Tensor, at: GuideAt) -> Tensor | None:

@@ -92,7 +92,7 @@ class Conditioned:
     """A `GuidableDenoiser`: the model with a label (B,) for its gradient taps, or with none.
 
     Guides share its forward: the classifier's logits at the noised mel are those that the taps were read with. The gradient taps are
-    held fixed where a guide looks through the denoiser at the estimate.
+    held fixed where a guide looks through the denoiser at the estimate; no graph of the denoiser is kept where none does.
     """
 
     model: ScoreModel
@@ -103,18 +103,18 @@ class Conditioned:
 
     def with_gradients(self, noised: Tensor, sigma: Tensor, guides: Sequence[Guide]) -> tuple[Tensor, list[Tensor]]:
         model = self.model
-        early, late = ([guide for guide in guides if guide.at == place] for place in ("noised", "estimate"))
+        early, late = ([guide for guide in guides if (guide.at == "noised") == first] for first in (True, False))
+        through = any(guide.at == "estimate" for guide in late)
         with torch.enable_grad():
             source = noised.detach().requires_grad_().view_as(noised)  # a view: torch's flop counter refuses leaves
-            taps = model.taps(source, sigma, self.label, "activations" if late else "logits")
+            taps = model.taps(source, sigma, self.label, "activations" if through else "logits" if early else "none")
             logits = None if taps is None else taps.logits
             seen = Evaluation(source, sigma, None, model.classifier, logits)
             with model.arithmetic(noised):
-                found = dict(zip(early, gradients_of(early, seen, retain_graph=bool(late)), strict=True))
-        if not late:
-            return model.denoise(taps, noised, sigma), [found[guide] for guide in guides]
+                found = dict(zip(early, gradients_of(early, seen, retain_graph=through), strict=True))
+        with torch.set_grad_enabled(through):
+            denoised = model.denoise(taps, source if through else noised, sigma)
         with torch.enable_grad():
-            denoised = model.denoise(taps, source, sigma)
             found |= zip(late, gradients_of(late, replace(seen, denoised=denoised)), strict=True)
         return denoised.detach(), [found[guide] for guide in guides]
 

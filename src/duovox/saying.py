@@ -6,9 +6,10 @@ Each word is a clip of its own, with a seed of its own; what is quiet at its end
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def say(
     seed: int = 0,
     pause: float = 0.15,
     speaker: GuideNetwork | None = None,
-    speaker_gamma: float | None = None,
+    speaker_strength: Mapping[str, Any] | None = None,
     guides: Sequence[ScheduledGuide] = (),
     settings: SampleConfig | None = None,
     vocoder: VocoderName | None = None,
@@ -58,8 +59,8 @@ def say(
     """The words of `text` (see `read_words`), with seeds seed, seed + 1, ... and `pause` seconds between them.
 
     `speaker` is an embedding guide (`duovox.make_embedding_guide`): all words but the first are guided towards the first, and away from its
-    background. Raises `LabelError` with the place of a word the voice does not know, `ConfigError`, `GuideError`, and `GenerationError`,
-    also for clips that ran off.
+    background, by its own strength but for `speaker_strength` (as in `Duovox.guide`). Raises `LabelError` with the place of a word the
+    voice does not know, `ConfigError`, `GuideError`, and `GenerationError`, also for clips that ran off.
     """
     if not 0 <= pause <= LONGEST_PAUSE:
         raise ConfigError(f"the pause must lie between 0 and {LONGEST_PAUSE:g} seconds, not {pause:g}")
@@ -68,7 +69,7 @@ def say(
     clips = _clips(voice, wanted[:1], chosen, vocoder, guides, batch)
     if speaker is not None and len(wanted) > 1:
         reference = likened(speaker, {FIRST_CLIP: [clips[0].wave]}, voice.bundle)
-        guides = [*guides, voice.guide(reference, FIRST_CLIP, gamma=speaker_gamma)]
+        guides = [*guides, voice.guide(reference, FIRST_CLIP, **(speaker_strength or {}))]
     clips += _clips(voice, wanted[1:], chosen, vocoder, guides, batch)
     return joined(clips, pause)
 

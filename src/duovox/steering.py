@@ -38,7 +38,7 @@ from duovox.diffusion.guidance import GuidanceSchedule
 from duovox.embedders import Embedder, OwnEmbedder, SoundEmbedder
 from duovox.files import differences
 from duovox.guide_folder import GuideNetwork, read_guide, with_digests
-from duovox.guides import CosineClassifier, FunctionGuide, NamedGuide, Rescaled, TargetGuide, weights_of
+from duovox.guides import CosineClassifier, FunctionGuide, NamedGuide, Rescaled, StraightGuide, TargetGuide, weights_of
 from duovox.labels import resolve
 from duovox.model import build_external
 from duovox.quantities import LEVELS, PITCHES, LoudnessClassifier, PitchClassifier
@@ -56,12 +56,13 @@ LIKE = "like"
 
 @dataclass(frozen=True)
 class ScheduledGuide:
-    """A guide as `generate` takes it: what it says, how strongly it guides, and what a clip's record tells of it. Two are equal whose
-    records are."""
+    """A guide as `generate` takes it: what it says, how strongly it guides, and what a clip's record tells of it; `network` is the one
+    that it asks, None for a function. Two are equal whose records are."""
 
     record: GuideRecord
     guide: Guide = field(compare=False, repr=False)
     schedule: GuidanceSchedule = field(compare=False, repr=False)
+    network: nn.Module | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,8 +194,15 @@ def aim(joined: JoinedGuide, bundle: Bundle, target: str | Mapping[str, float] |
     noise = bundle.config.recipe.noise
     wanted = weights_of(weights, joined.labels, joined.outputs)
     guide = TargetGuide(joined.classifier, wanted, strength.at, noise.sigma_min, joined.calibration)
-    record = GuideRecord(joined.name, joined.digest, weights, strength)
-    return ScheduledGuide(record, NamedGuide(record.called, guide), schedule_of(strength, noise.sigma_data))
+    scheduled = _scheduled(GuideRecord(joined.name, joined.digest, weights, strength), guide, noise.sigma_data)
+    return replace(scheduled, network=joined.classifier if isinstance(joined.classifier, nn.Module) else None)
+
+
+def _scheduled(record: GuideRecord, guide: Guide, sigma_data: float) -> ScheduledGuide:
+    """A guide by the strength of its record."""
+    strength, named = record.strength, NamedGuide(record.called, guide)
+    asked = StraightGuide(named, sigma_data) if strength.way == "straight" else named
+    return ScheduledGuide(record, asked, schedule_of(strength, sigma_data))
 
 
 def aim_function(function: Callable[[Tensor], Tensor], bundle: Bundle, name: str, changes: Mapping[str, Any]) -> ScheduledGuide:
@@ -204,10 +212,9 @@ def aim_function(function: Callable[[Tensor], Tensor], bundle: Bundle, name: str
     if strength.at != "estimate":
         raise GuideError(f"the function {name} can be asked at the estimate alone: a noised mel is no log-mel")
     config = bundle.config
-    guide = NamedGuide(name, FunctionGuide(function, config.mel_scale))
-    _demand_alone(function, guide, bundle)
-    record = GuideRecord(name, "", {}, strength)
-    return ScheduledGuide(record, guide, schedule_of(strength, config.recipe.noise.sigma_data))
+    guide = FunctionGuide(function, config.mel_scale)
+    _demand_alone(function, NamedGuide(name, guide), bundle)
+    return _scheduled(GuideRecord(name, "", {}, strength), guide, config.recipe.noise.sigma_data)
 
 
 @torch.enable_grad()

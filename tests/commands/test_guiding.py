@@ -89,13 +89,15 @@ def test_several_guides_soft_and_negative_targets_and_gamma_zero(here: Path, bun
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
-        ("words-high:5", ("words", "high", 5.0)),
-        ("words-high", ("words", "high", None)),
-        ("words", ("words", None, None)),
-        ("words:2", ("words", None, 2.0)),
-        ("./words-two-three:1e-1", ("./words", "two-three", 0.1)),
-        ("words-4-in-four=-1:3", ("words-4", "in-four=-1", 3.0)),
-        ("own-a:b:2", ("own", "a:b", 2.0)),
+        ("words-high:5", ("words", "high", {"gamma": 5.0})),
+        ("words-high", ("words", "high", {})),
+        ("words", ("words", None, {})),
+        ("words:2", ("words", None, {"gamma": 2.0})),
+        ("./words-two-three:1e-1", ("./words", "two-three", {"gamma": 0.1})),
+        ("words-4-in-four=-1:3", ("words-4", "in-four=-1", {"gamma": 3.0})),
+        ("own-a:b:2", ("own", "a:b", {"gamma": 2.0})),
+        ("words-high:5:straight", ("words", "high", {"gamma": 5.0, "way": "straight"})),
+        ("words-high:through", ("words", "high", {"way": "through"})),
     ],
 )
 def test_folder_target_and_strength_are_told_apart(here: Path, text: str, parts: tuple[Any, ...]) -> None:
@@ -119,6 +121,20 @@ def test_a_reference_is_a_label_and_the_printed_command_works(here: Path, bundle
     assert json.loads((here / "near.json").read_text())["guides"][0]["target"] == {"ann": 1.0}
 
 
+def test_a_guides_way_is_its_own_or_that_of_a_clip(here: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["guide", "my_guides:bands", "--takes", "takes.toml", "--labels", ",".join(f"b{number}" for number in range(16))]
+    for way in ("through", "straight"):
+        assert main([*words, "--out", way, "--way", way]) == 0
+    costs = [float(found) for found in re.findall(r"costs ([\d.]+) GMACs with it", capsys.readouterr().out)]
+    assert costs[1] < costs[0], "straight is cheaper"
+    clips = [
+        generate(bundle_folder, "--trust-code", "--guide", text) for text in ("straight-b3:20", "through-b3:20:straight", "through-b3:20")
+    ]
+    assert [record["guides"][0]["strength"]["way"] for _, record in clips] == ["straight", "straight", "through"]
+    np.testing.assert_array_equal(clips[0][0], clips[1][0])
+    assert np.abs(clips[1][0] - clips[2][0]).max() > 1e-3
+
+
 def test_a_classifier_of_ours_is_made_a_guide(here: Path, bundle_folder: Path, tiny_runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["guide", str(tiny_runs / "classifier"), "--out", "tones", "--gamma", "2"]) == 0
     made = read_guide(here / "tones")
@@ -138,6 +154,8 @@ def test_mistakes_are_one_line(here: Path, bundle_folder: Path, capsys: pytest.C
     assert "guide.gamma must not be negative" in speak("words-high:-3")
     assert "guide.gamma must be finite" in speak("words-high:nan")
     assert "is no target of a guide" in speak("words-high=much:1")
+    assert "guide.way straight is for guides at the estimate" in speak("words-high:3:straight")
+    assert "'sideways' is no strength" in speak("words-high:3:sideways")
     assert "the guide words-high is given twice" in speak("words-high:1", "words-high:2")
     assert "17 guides are too many" in speak(*(f"words-high={number},mid=1:1" for number in range(1, 18)))
     assert not (here / "b.wav").exists()
@@ -176,3 +194,8 @@ def test_generation_into_a_folder_knows_its_guides(tiny_bundle: Bundle, bundle_f
         fill_folder(voice, tmp_path / "clips", plan, batch=2)
     (clip,) = voice.generate("low", guides=[guide])
     np.testing.assert_allclose(read_audio(tmp_path / "clips" / "low" / "0.wav", 16000), clip.wave, atol=1e-3)
+    settings = tmp_path / "clips" / "settings.json"
+    facts = json.loads(settings.read_text())
+    del facts["guides"][0]["strength"]["way"]  # as folders were written before guides could go straight
+    settings.write_text(json.dumps(facts))
+    assert fill_folder(voice, tmp_path / "clips", plan, batch=2, guides=[guide])

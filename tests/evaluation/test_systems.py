@@ -23,7 +23,7 @@ from duovox.evaluation.judge import Judge, build_network
 from duovox.evaluation.rows import Scoring
 from duovox.evaluation.systems import Generation, evaluate_model, make_clips, open_system, read_made
 from duovox.generation import SETTINGS
-from duovox.sound.audio import write_audio
+from duovox.sound.audio import read_audio, write_audio
 
 LABELS = tuple(TONES)
 
@@ -206,7 +206,40 @@ def test_a_judge_does_not_judge_itself(judge_file: Path, tiny_features: Path) ->
         evaluate_model(guide, judge_file, tiny_features, scoring=Scoring(fid=False))  # type: ignore[arg-type]
 
 
+def test_no_judge_guides_beside_the_label_either(
+    voice: Duovox, judge_file: Path, tiny_features: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(systems, "make_clips", lambda *_: pytest.fail("made clips"))
+    guide = replace(voice.guide("own", "low", gamma=1), network=Judge.load(judge_file).network)
+    with pytest.raises(ConfigError, match="this judge is the classifier that guides"):
+        evaluate_model(voice, judge_file, tiny_features, Generation(1, guides=(guide,)), scoring=Scoring(fid=False))
+
+
+def test_a_guide_at_gamma_0_needs_no_check_and_leaves_no_note(voice: Duovox, tmp_path: Path) -> None:
+    wanted = Generation(1, {"steps": 1}, guides=(voice.guide("own", "low", gamma=0),))
+    assert make_clips(voice, tmp_path / "clips", wanted)
+    plain = Generation(1, {"steps": 1})
+    assert read_made(voice, tmp_path / "clips", wanted).notes == read_made(voice, tmp_path / "clips", plain).notes
+
+
 # the command
+
+
+def test_a_model_is_scored_under_a_guide(
+    bundle_folder: Path, judge_file: Path, tiny_features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every clip, whatever its word, is steered; the report says by what, and the clips are the library's."""
+    common = ("--data", tiny_features, "--judge", judge_file, "--no-fid", "--resamples", "2", "--n", "1", "--clips", tmp_path / "clips")
+    code, page, err = run(capsys, "evaluate", bundle_folder, *common, "--guide", "own-high:2")
+    assert code == 0, err
+    assert "guided by own-high at gamma 2" in page
+    voice = Duovox.from_pretrained(bundle_folder)
+    wanted = [(label, 0) for label in voice.labels]
+    expected, plain = (voice.generate_batch(wanted, guides=some) for some in ([voice.guide("own", "high", gamma=2)], []))
+    for clip, without in zip(expected, plain, strict=True):
+        made = read_audio(tmp_path / "clips" / str(clip.label) / "0.wav", 16000)
+        np.testing.assert_allclose(made, clip.wave.clip(-1, 1), atol=1e-3)
+        assert np.abs(made - without.wave).max() > 1e-3
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
@@ -251,6 +284,9 @@ def cells(page: str, row: str) -> list[str]:
     [
         (["{clips}", "--gamma", "3", "--n", "5"], "is a folder of clips; --n, --gamma would be for a model"),
         (["{clips}", "--guide-at", "noised"], "is a folder of clips; --guide-at would be"),
+        (["{clips}", "--guide", "own-low:1"], "is a folder of clips; --guide would be"),
+        (["{bundle}", "--n", "1", "--guide", "absent-low:1"], "names no guide"),
+        (["{bundle}", "--n", "1", "--guide", "own-low:1", "own-low:2"], "the guide own-low is given twice"),
         (["{clips}", "--unconditional"], "is a folder of clips; --unconditional would be"),
         (["{clips}", "--recipe", "compact"], "--recipe is for a folder of runs"),
         (["{clips}", "--quality", "pesq"], "no quality measure 'pesq'"),

@@ -59,6 +59,17 @@ def test_a_steered_clip_is_the_librarys(client: TestClient, voice: Duovox) -> No
     ]
 
 
+def test_a_request_may_choose_the_way(client: TestClient, voice: Duovox) -> None:
+    (foreign,) = (voice.guides["words"],)
+    asked: Any = [{"name": foreign.name, "target": "high", "gamma": 2, "way": "straight"}]
+    refused = client.post("/v1/generate", json={"label": "low", "guides": asked})
+    assert refused.status_code == 422 and "guide.way straight is for guides at the estimate" in refused.text
+    asked[0]["way"] = "through"
+    reply = generate(client, label="low", guides=asked, keep_faulty=True)
+    assert reply["guides"][0]["way"] == "through"
+    assert "--guide words-high:2:through" in reply["command"] and "gamma=2.0, way='through')" in reply["python"]
+
+
 def test_clips_that_are_steered_otherwise_never_share_a_batch(voice: Duovox) -> None:
     from duovox.serve.tasks import Speak
 

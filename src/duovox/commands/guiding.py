@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from tyro.conf import Positional
 
 from duovox.commands.foreign import in_the_shells_words, json_object
 from duovox.config import GuideStrength, ScheduleName, read_input
-from duovox.contracts import ConfigError, GuideAt, GuideError, LabelError
+from duovox.contracts import ConfigError, GuideAt, GuideError, GuideWay, LabelError
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
@@ -44,6 +44,7 @@ def guide(
     cap: float | None = None,
     schedule: ScheduleName | None = None,
     at: GuideAt | None = None,
+    way: GuideWay | None = None,
     force: bool = False,
 ) -> None:
     """Make a guide of a classifier or an embedding network: a folder that `duovox generate --guide` and `duovox serve --guide` take.
@@ -71,6 +72,7 @@ def guide(
         cap: The most that the root mean square of its shift may be at one evaluation.
         schedule: How its strength runs: constant, early (fading as the noise goes) or late (growing).
         at: Where it is asked; a network that never met noise at the estimate alone.
+        way: How its gradient comes back from the estimate: through the denoiser, or straight, which costs less.
         force: Overwrite a guide that exists.
     """
     from duovox.guide_folder import refuse_taken
@@ -78,7 +80,7 @@ def guide(
     from duovox.voice import Duovox
 
     refuse_taken(out, force)
-    strength = {"gamma": gamma, "interval": interval, "cap": cap, "schedule": schedule, "at": at}
+    strength = {"gamma": gamma, "interval": interval, "cap": cap, "schedule": schedule, "at": at, "way": way}
     given = _Given(source, weights, arguments, takes, labels, output, output_kind, references, background, temperature)
     with in_the_shells_words():
         made = _made(given, out.name, strength)
@@ -211,40 +213,44 @@ def _fit(made: GuideNetwork, voice: Duovox, bundle: str) -> str:
 
 
 def read_guides(voice: Duovox, texts: tuple[str, ...], trust_code: bool) -> list[ScheduledGuide]:
-    """The guides that `--guide` names, each as GUIDE-TARGET:GAMMA. Raises `GuideError`, `LabelError`, `ConfigError`, `AudioError`."""
+    """The guides that `--guide` names, each as GUIDE-TARGET:GAMMA, or GUIDE-TARGET:GAMMA:straight. Raises `GuideError`, `LabelError`,
+    `ConfigError`, `AudioError`."""
     return [_aimed(voice, *_split(text), trust_code) for text in texts]
 
 
-def _aimed(voice: Duovox, source: str, target: str | None, gamma: float | None, trust_code: bool) -> ScheduledGuide:
+def _aimed(voice: Duovox, source: str, target: str | None, strength: dict[str, Any], trust_code: bool) -> ScheduledGuide:
     """A guide with a target that is a label or, where it is none, the path of a sound."""
     try:
-        return voice.guide(source, target, gamma=gamma, trust_code=trust_code)
+        return voice.guide(source, target, trust_code=trust_code, **strength)
     except LabelError:
         if target is None or not Path(target).exists():
             raise
-    return voice.guide(source, like=target, gamma=gamma, trust_code=trust_code)
+    return voice.guide(source, like=target, trust_code=trust_code, **strength)
 
 
-def _split(text: str) -> tuple[str, str | None, float | None]:
-    """Guide, target and gamma; the guide is the longest start of the text that names one."""
+def _split(text: str) -> tuple[str, str | None, dict[str, Any]]:
+    """Guide, target and strength; the guide is the longest start of the text that names one."""
     from duovox.guide_folder import is_guide, locate_guide
     from duovox.steering import OF_VOICE
 
-    whole, gamma = without_gamma(text)
+    whole, strength = split_strength(text)
     ends = [len(whole), *(place for place in reversed(range(len(whole))) if whole[place] == "-")]
     for end in ends:
         source, target = whole[:end], whole[end + 1 :]
         if source in OF_VOICE or (source and is_guide(locate_guide(source))):
-            return source, target or None, gamma
+            return source, target or None, strength
     raise GuideError(f"--guide {text!r} names no guide; write GUIDE-TARGET:GAMMA, as {KNOWN}, or a folder made by `duovox guide`")
 
 
-def without_gamma(text: str) -> tuple[str, float | None]:
-    """A guide without the strength that follows its last colon, and the strength. Raises `GuideError`."""
+def split_strength(text: str) -> tuple[str, dict[str, Any]]:
+    """A guide without what follows it after colons, gamma and way, and those as changes of its strength. Raises `GuideError`."""
     start, colon, end = text.rpartition(":")
     if not colon:
-        return text, None
+        return text, {}
+    if end in get_args(GuideWay):
+        whole, before = split_strength(start)
+        return whole, before | {"way": end}
     try:
-        return start, float(end)
+        return start, {"gamma": float(end)}
     except ValueError:
         raise GuideError(f"--guide {text!r}: {end!r} is no strength; write GUIDE-TARGET:GAMMA, as pitch-196Hz:10") from None

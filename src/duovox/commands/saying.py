@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from duovox import __version__
-from duovox.commands.guiding import read_guides, without_gamma
+from duovox.commands.guiding import read_guides, split_strength
 from duovox.commands.options import Sampling, SamplingOptions, open_voice, refuse_existing
 from duovox.config import to_dict
 from duovox.files import write_whole
@@ -58,11 +58,11 @@ def say(
     from duovox.sound.audio import write_audio
 
     voice: Any = open_voice(bundle, None, trust_code, device)
-    folder, gamma = without_gamma(speaker) if speaker else ("", None)
+    folder, strength = split_strength(speaker) if speaker else ("", {})
     who = read_guide(folder, trust_code) if folder else None
     steer, settings = read_guides(voice, guide, trust_code), voice.settings(**sampling.given())
     said = speak(
-        voice, text, seed=seed, pause=pause, speaker=who, speaker_gamma=gamma, guides=steer, settings=settings, vocoder=vocoder
+        voice, text, seed=seed, pause=pause, speaker=who, speaker_strength=strength, guides=steer, settings=settings, vocoder=vocoder
     )  # fmt: skip
     write_audio(out, said.wave, said.rate, force=force, parents=True)
     story = {"text": text, "pause": pause, **_story(said), "bundle": voice.digest, "duovox": __version__}

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from duovox.commands.guiding import read_guides
 from duovox.commands.options import Sampling, SamplingOptions, parse_seconds, refuse_existing
 from duovox.config import Recipe, read_recipe
 from duovox.contracts import ConfigError
@@ -62,6 +63,7 @@ def evaluate(
     judge: Path | None = None,
     n: int | None = None,
     sampling: SamplingOptions = Sampling(),  # noqa: B008 (frozen)
+    guide: tuple[str, ...] = (),
     unconditional: bool = False,
     clips: Path | None = None,
     recipe: str | None = None,
@@ -88,10 +90,11 @@ def evaluate(
         judge: Weights of a judge trained on the same labels; the one in the package that knows the data's labels if left out.
         n: How many clips of each label a model makes, seeds 0, 1, ...; 50 if left out.
         sampling: Settings of sampling, the model's own where left out.
+        guide: Guides that steer a model's clips, as in `duovox generate`: FOLDER-TARGET:GAMMA.
         unconditional: Make as many clips in all, without labels.
         clips: Keep a model's clips in this folder, and go on with those there.
         recipe: The recipe of a folder of runs; `compact` if left out.
-        trust_code: Run the code that a bundle of someone else's classifier names or holds.
+        trust_code: Run the code that a bundle or a guide of someone else's classifier names or holds.
         quality: Also measure quality without a reference: dnsmos, or an ONNX file such as SCOREQ's (extra `quality`).
         limit: Score this many clips, taken at random.
         seed: Seed of every random choice in scoring.
@@ -117,7 +120,6 @@ def evaluate(
     from duovox.evaluation.systems import Generation, evaluate_model, open_system
     from duovox.files import write_whole
 
-    wanted = Generation(50 if n is None else n, sampling.given(), unconditional, batch)
     system, place = open_system(what, recipe, trust_code), choose_device(device)
     measure = load_quality(quality) if quality else None
     exam = CasConfig(device=str(place)) if cas else None
@@ -125,11 +127,14 @@ def evaluate(
     chosen = judge or packaged_judge(read_manifest(data).labels)
     if isinstance(system, Path):
         lower = None if precision == "fp32" else precision
-        _refuse_generation(what, sampling, {"n": n, "unconditional": unconditional or None, "clips": clips, "precision": lower})
+        others = {"n": n, "unconditional": unconditional or None, "clips": clips, "precision": lower, "guide": guide or None}
+        _refuse_generation(what, sampling, others)
         report = evaluate_folder(system, chosen, data, scoring, str(place))
     else:
-        name = Path(what).resolve().name
-        report = evaluate_model(system.to(place, precision), chosen, data, wanted, clips, scoring, name)
+        name, voice = Path(what).resolve().name, system.to(place, precision)
+        steer = tuple(read_guides(voice, guide, trust_code))
+        wanted = Generation(50 if n is None else n, sampling.given(), unconditional, batch, guides=steer)
+        report = evaluate_model(voice, chosen, data, wanted, clips, scoring, name)
     for path, text in zip(places, (report.to_json(), report.to_markdown()), strict=False):
         write_whole(path, text.encode(), force=force, parents=True)
     print(report.to_markdown())
@@ -143,7 +148,7 @@ def _refuse_generation(what: str, sampling: Sampling, others: dict[str, Any]) ->
 
 
 def experiment(
-    which: Positional[Literal["table1", "regimes", "gamma", "shift", "augment"]],
+    which: Positional[Literal["table1", "regimes", "gamma", "shift", "augment", "guides"]],
     /,
     options: Annotated[ExperimentOptions, arg(name="")],
     spotting: Annotated[SpottingOptions, arg(name="")] = SpottingOptions(),
@@ -152,7 +157,8 @@ def experiment(
 
     table1 compares the U-Net, the Score Subnet and its gradient taps; regimes trains on little data, or on some labels alone; gamma
     varies the guidance of the recipe's own system; shift trains on noisy recordings and on words the classifier does not know; augment
-    trains keyword spotters on real and on generated clips, and tests them on real ones.
+    trains keyword spotters on real and on generated clips, and tests them on real ones; guides trains none of these: it steers a voice
+    by pitch and speaker guides, and measures both by instruments that never guide.
     Does what is missing: call it again after an interruption, or to go on.
 
     Args:
@@ -166,9 +172,10 @@ def experiment(
         finished = run_augment(options, spotting)
     else:
         spotting.refuse_for(which)
+        from duovox.experiments.guides_suite import run_guides
         from duovox.experiments.suite import run_experiment
 
-        finished = run_experiment(which, options)
+        finished = run_guides(options) if which == "guides" else run_experiment(which, options)
     print(f"{finished.page}: " + (f"left to do: {'; '.join(finished.left)}; the same command goes on" if finished.left else "complete"))
 
 

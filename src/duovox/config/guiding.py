@@ -15,7 +15,7 @@ from duovox.config.diffusion import Calibration, ScheduleName
 from duovox.config.fields import check, check_labels, require, to_dict
 from duovox.config.recipe import Recipe
 from duovox.config.sound import MelScale
-from duovox.contracts import ConfigError, GuideAt
+from duovox.contracts import ConfigError, GuideAt, GuideWay
 
 MAX_GUIDES = 16
 """The most guides that may steer a clip beside the label: each costs a backward through the denoiser."""
@@ -24,7 +24,8 @@ MAX_GUIDES = 16
 @dataclass(frozen=True)
 class GuideStrength:
     """How strongly and where a guide guides: `gamma`, at noise levels from `low` to `high`, its shift at one evaluation limited to a
-    root mean square of `cap`; `schedule` and `at` as `schedule` and `guide_at` of `SampleConfig`.
+    root mean square of `cap`; `schedule` and `at` as `schedule` and `guide_at` of `SampleConfig`. `way` is how the gradient at the
+    estimate comes to the noised mel: `through` the denoiser, or `straight`, cheaper (see `guides.StraightGuide`).
 
     The defaults were found with networks that never met noise, asked at the estimate (docs/guides.md).
     """
@@ -35,11 +36,16 @@ class GuideStrength:
     cap: float = 0.3
     schedule: ScheduleName = "constant"
     at: GuideAt = "estimate"
+    way: GuideWay = "through"
 
     def __post_init__(self) -> None:
         require(self.cap != 0, "guide.cap must be positive, not 0: no guidance would be left; to switch a guide off, set its gamma to 0")
         check("guide", self, positive="cap", not_negative="gamma low", may_be_infinite="high cap")
         require(self.low < self.high, f"guide.low {self.low} must lie below high {self.high}")
+        straight = (
+            "guide.way straight is for guides at the estimate; at the noised mel no gradient leads through the denoiser: leave it out"
+        )
+        require(self.way == "through" or self.at == "estimate", straight)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from duovox.config import ScheduleName
-from duovox.contracts import Denoiser, Evaluation, GuidableDenoiser, Guide, GuideAt, GuideError, expand_to
+from duovox.contracts import Denoiser, Evaluation, GuidableDenoiser, Guide, GuideError, GuidePlace, expand_to
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,11 @@ def joined(guides: Sequence[ScaledGuide]) -> list[ScaledGuide]:
     """The same guides, those without a cap that look at the same place as one: the gradient of a sum is the sum of the gradients."""
     capped = [part for part in guides if not math.isinf(part[2])]
     free = [part for part in guides if math.isinf(part[2])]
-    places: tuple[GuideAt, ...] = get_args(GuideAt)
+    places: tuple[GuidePlace, ...] = get_args(GuidePlace)
     return [*(one for at in places for one in _together(at, [part for part in free if part[0].at == at])), *capped]
 
 
-def _together(at: GuideAt, parts: Sequence[ScaledGuide]) -> Sequence[ScaledGuide]:
+def _together(at: GuidePlace, parts: Sequence[ScaledGuide]) -> Sequence[ScaledGuide]:
     if len(parts) < 2:
         return parts
     whole = WeightedSum(at, tuple((guide, scale) for guide, scale, _ in parts))
@@ -91,7 +91,7 @@ def _together(at: GuideAt, parts: Sequence[ScaledGuide]) -> Sequence[ScaledGuide
 class WeightedSum:
     """Guides that look at the same place as one guide: the sum of their log-probabilities, each times its weight (B,)."""
 
-    at: GuideAt
+    at: GuidePlace
     parts: tuple[tuple[Guide, Tensor], ...]
 
     def log_probability(self, seen: Evaluation) -> Tensor:
@@ -122,10 +122,11 @@ class Guidable:
         return self.denoiser(noised, sigma)
 
     def with_gradients(self, noised: Tensor, sigma: Tensor, guides: Sequence[Guide]) -> tuple[Tensor, list[Tensor]]:
-        """One forward of the denoiser, one backward a guide."""
-        with torch.enable_grad():
-            source = noised.detach().requires_grad_()
+        """One forward of the denoiser, one backward a guide; through the denoiser for those at the estimate."""
+        source = noised.detach().requires_grad_()
+        with torch.set_grad_enabled(any(guide.at == "estimate" for guide in guides)):
             denoised = self.denoiser(source, sigma)
+        with torch.enable_grad():
             return denoised.detach(), gradients_of(guides, Evaluation(source, sigma, denoised))
 
 

@@ -20,6 +20,7 @@ from duovox.evaluation.reference import reference_scores
 from duovox.evaluation.report import Report, evaluate
 from duovox.evaluation.rows import Scoring, require_enough, require_labels
 from duovox.generation import Request, describe_faults, fill_folder, make_plan, read_faults
+from duovox.steering import ScheduledGuide, check_guides, steering
 from duovox.voice import Duovox
 
 _OF_GUIDANCE = ("gamma", "interval", "guidance_low", "guidance_high", "schedule", "guide_at")
@@ -31,6 +32,7 @@ class Generation:
     """Which clips of a model to make: `n` a label, or as many in all without labels, seeds from `first` on.
 
     `changed` are sampling settings in the place of the model's own, by the names of `SampleConfig.changed`; None is the model's own.
+    `guides` steer all clips alike.
     """
 
     n: int = 50
@@ -38,6 +40,7 @@ class Generation:
     unconditional: bool = False
     batch: int = 8
     first: int = 0
+    guides: tuple[ScheduledGuide, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.batch < 1:
@@ -84,13 +87,15 @@ def evaluate_model(
     """Make a model's clips in the folder `clips` (a temporary one if left out), or go on with those there, and judge them.
 
     The model computes where it is, and the judge with it. Everything that can be refused is refused before the first clip is made:
-    beside what `evaluate` raises, a judge that is the guiding classifier (`ConfigError`), and a folder that holds anything else
+    beside what `evaluate` raises, a judge that is a classifier that guides (`ConfigError`), and a folder that holds anything else
     (`OutputError`).
     """
     wanted, scoring, cache = wanted or Generation(), scoring or Scoring(), Path(features_folder) / "reference"
     wanted.settings(voice)
     judge, features = Judge.load(judge_path).to(voice.device), open_features(features_folder)
-    judge.refuse_guide(voice.bundle.model.classifier)
+    for classifier in (voice.bundle.model.classifier, *(guide.network for guide in steering(wanted.guides) if guide.network)):
+        judge.refuse_guide(classifier)
+    check_guides(wanted.guides, wanted.settings(voice))
     judge.require([*features.labels, *voice.labels])
     train, _ = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
     count = wanted.n * len(voice.labels)
@@ -104,7 +109,8 @@ def evaluate_model(
 
 def make_clips(voice: Duovox, folder: Path, wanted: Generation, go_on: Callable[[], bool] = lambda: True) -> bool:
     """Make what `folder` lacks of the clips that are wanted, until `go_on` ends it; whether all are there. Raises as `fill_folder`."""
-    return fill_folder(voice, folder, wanted.plan(voice.labels), wanted.settings(voice), batch=wanted.batch, go_on=go_on)
+    plan, settings = wanted.plan(voice.labels), wanted.settings(voice)
+    return fill_folder(voice, folder, plan, settings, batch=wanted.batch, go_on=go_on, guides=wanted.guides)
 
 
 def read_made(voice: Duovox, folder: Path, wanted: Generation) -> Clips:
@@ -113,7 +119,16 @@ def read_made(voice: Duovox, folder: Path, wanted: Generation) -> Clips:
     ordered = sorted(plan, key=lambda request: voice.labels.index(request.label) if request.label is not None else 0)
     found = read_files([folder / request.file for request in ordered], [request.label for request in ordered])
     faults = describe_faults(read_faults(folder, plan), len(plan))
-    return replace(found, notes=(_note(voice, wanted.settings(voice), plan), *[faults] * bool(faults), *found.notes))
+    return replace(found, notes=(_note(voice, wanted.settings(voice), plan) + _guide_note(wanted), *[faults] * bool(faults), *found.notes))
+
+
+def _guide_note(wanted: Generation) -> str:
+    """By which guides the clips were steered, in words."""
+    records = [guide.record for guide in steering(wanted.guides)]
+    named = [
+        f"{record.called} at gamma {record.strength.gamma:g}" + " straight" * (record.strength.way == "straight") for record in records
+    ]
+    return f", guided by {' and '.join(named)}" if named else ""
 
 
 def _note(voice: Duovox, settings: SampleConfig, plan: Sequence[Request]) -> str:

@@ -32,7 +32,7 @@ COLUMNS = 8
 SPOKEN = {"table1": 2, "regimes": 1, "gamma": 1, "shift": 2}
 """Words that each trial shown says aloud, at most."""
 
-CURVES = {"fid": "FID", "accuracy": "accuracy", "nearest_own": "nearest own clip (diversity)"}
+CURVES = {"fid": "FID", "accuracy": "accuracy", "attribute_error": "attribute error", "nearest_own": "nearest own clip (diversity)"}
 _COLOURS = {"unet": "#888888", "subnet_logsumexp": "#1f77b4", "subnet_label": "#d62728", "subnet_none": "#2ca02c"}
 
 

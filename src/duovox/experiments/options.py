@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from duovox.config import Recipe, read_recipe
+from duovox.shipped import DEFAULT_BUNDLE
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Options:
     vocoder: str | None = None
     """A bundle (name, folder, hub id) whose vocoder makes the sound; Griffin-Lim if left out."""
     n: int = 50
-    """How many clips of each label in a trial."""
+    """How many clips of each label in a trial; guides: of each target."""
     seeds: int | None = None
     """How many sets of sampling seeds, for augment seeds of each spotter; 3 (gamma: 1) if left out."""
     updates: int | None = None
@@ -43,8 +44,20 @@ class Options:
     """For shift: feature folder of words that the classifier does not know."""
     noise: Path | None = None
     """For shift and augment: folder of noise recordings."""
+    bundle: str = DEFAULT_BUNDLE
+    """For guides: the voice that is steered (name, folder, hub id)."""
+    pitch: str | None = None
+    """For guides: a guide whose labels are frequencies, as 196Hz: pitch, which every voice has, or a folder."""
+    speaker: str | None = None
+    """For guides: a guide that embeds speakers: speaker, which is in the package, or a folder."""
+    verifier: Path | None = None
+    """For guides: a speaker verifier trained before, <out>/verifier.safetensors; one is trained there if left out."""
+    sentences: int = 20
+    """For guides: how many sentences of five words, with the speaker guide and without."""
+    trust_code: bool = False
+    """For guides: run the code that the bundle or a guide of someone else's network names or holds."""
     only: str | None = None
-    """The name of one system: do nothing for the others."""
+    """The name of one system (guides: of one condition): do nothing for the others."""
     time_budget: float = math.inf
     """Stop after this long, as 90s, 20m or 1.5h."""
     quality: str | None = None

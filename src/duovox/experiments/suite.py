@@ -37,6 +37,7 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
     another run writes to, and what trainings and evaluations raise.
     """
     clock = Clock(options.time_budget)
+    _refuse_guides(options)
     bench = open_bench(experiment, options)
     if options.only is not None:
         bench.plan.system(options.only)
@@ -47,6 +48,13 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
         robustness = measure_robustness(bench, options.noise, measure=clock.left > 0) if options.noise is not None else None
         page = write_page(bench, command_words(experiment, options), options.results or options.out / "results", robustness)
         return Finished(page, tuple(bench.left()))
+
+
+def _refuse_guides(options: Options) -> None:
+    """Raise `ConfigError` for options of the experiment that steers."""
+    given = [f"--{name}" for name in ("pitch", "speaker", "verifier") if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(f"{', '.join(given)}: options of the experiment guides; leave them out here")
 
 
 def open_bench(experiment: Experiment, options: Options) -> Bench:

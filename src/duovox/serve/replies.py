@@ -21,6 +21,7 @@ from duovox.serve.schemas import (
     GenerateRequest,
     GuideOffer,
     GuideReply,
+    GuideRequest,
     Limits,
     MelShape,
     ModelReply,
@@ -97,7 +98,10 @@ def generate_reply(spoken: list[Spoken], wanted: GenerateRequest, task: Speak, v
     return GenerateReply(
         clips=[clip_reply(one, wanted) for one in spoken],
         settings=settings_reply(task.settings, task.vocoder),
-        guides=[GuideReply(name=one.name, target=one.target, gamma=one.strength.gamma, digest=one.digest) for one in guides],
+        guides=[
+            GuideReply(name=one.name, target=one.target, gamma=one.strength.gamma, way=one.strength.way, digest=one.digest)
+            for one in guides
+        ],
         digest=voice.config.digest,
         command=command_line(wanted, changes, bundle, guides),
         python=python_code(wanted, changes, bundle, guides),
@@ -148,12 +152,17 @@ def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle:
     words += ["--seed", str(wanted.seed)]
     for name, value in changes.items():
         words += _flag(name, value)
-    words += ["--guide", *(f"{guide.called}:{guide.strength.gamma:g}" for guide in guides)] if guides else []
+    words += ["--guide", *(_guide_word(*pair) for pair in zip(wanted.guides, guides, strict=True))] if guides else []
     words += ["--vocoder", wanted.vocoder] if wanted.vocoder else []
     words += ["--keep-faulty"] if wanted.keep_faulty else []
     words += ["--bundle", bundle] if bundle != DEFAULT_BUNDLE else []
     words += ["--format", wanted.format] if wanted.format != "wav" else []
     return shlex.join(words)
+
+
+def _guide_word(asked: GuideRequest, guide: GuideRecord) -> str:
+    """A guide as the command line has it; its way where the request says one."""
+    return f"{guide.called}:{guide.strength.gamma:g}" + (f":{asked.way}" if asked.way else "")
 
 
 def _flag(name: str, value: Change) -> list[str]:
@@ -171,10 +180,15 @@ def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: 
     given += ["keep_faulty=True"] if wanted.keep_faulty else []
     source = repr(bundle) if bundle != DEFAULT_BUNDLE else ""
     if guides:
-        made = ", ".join(f"voice.guide({guide.name!r}, {_target(guide)}, gamma={guide.strength.gamma!r})" for guide in guides)
+        made = ", ".join(_guide_call(*pair) for pair in zip(wanted.guides, guides, strict=True))
         said = f"clips = voice.generate({', '.join(given)}, guides=[{made}])"
         return f"from duovox import Duovox\n\nvoice = Duovox.from_pretrained({source})\n{said}\n"
     return f"from duovox import Duovox\n\nclips = Duovox.from_pretrained({source}).generate({', '.join(given)})\n"
+
+
+def _guide_call(asked: GuideRequest, guide: GuideRecord) -> str:
+    way = f", way={asked.way!r}" if asked.way else ""
+    return f"voice.guide({guide.name!r}, {_target(guide)}, gamma={guide.strength.gamma!r}{way})"
 
 
 def _target(guide: GuideRecord) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from duovox.config import MAX_GUIDES
+from duovox.contracts import GuideWay
 from duovox.serve.sampling import SampleReply, SampleRequest, Scalar, Setting
 from duovox.serve.settings import MAX_CLIPS, MOST_GUIDED
 
@@ -40,6 +41,9 @@ class GuideRequest(BaseModel):
     gamma: float | None = Field(
         None, strict=True, ge=0, le=MOST_GUIDED, allow_inf_nan=False, description="How strongly it guides; null for the guide's own."
     )
+    way: GuideWay | None = Field(
+        None, description="How its gradient comes back from the estimate: through the denoiser, or straight, cheaper; null for its own."
+    )
 
 
 class GuideReply(BaseModel):
@@ -48,6 +52,7 @@ class GuideReply(BaseModel):
     name: str
     target: dict[str, float]
     gamma: float
+    way: GuideWay
     digest: str
 
 

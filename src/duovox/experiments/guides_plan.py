@@ -1,0 +1,138 @@
+"""What the experiment `guides` consists of: takes the strengths that guides have of their own, gives the conditions to sample. Pure.
+
+Every condition says the same words from the same seeds, so that conditions are compared clip by clip; target k of a condition has the clips
+k * n, k * n + 1, ..., clip i the word i (in rotation) and the seed i.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from duovox.contracts import ConfigError, GuideWay
+
+PITCHES = tuple(round(110 * (280 / 110) ** (number / 11)) for number in range(12))
+"""The pitches wanted, Hz: twelve from 110 to 280, evenly apart to the ear."""
+
+SPEAKERS, RANKED = 20, 40
+"""How many speakers are wanted, and among how many (the wanted ones with them) each is ranked."""
+
+SENTENCE = 5
+"""Words of a sentence."""
+
+SHARES = (1 / 3, 1.0, 3.0)
+"""Gammas of the curve, as shares of a guide's own."""
+
+
+@dataclass(frozen=True)
+class Dose:
+    """How strongly a guide guides, and how: in the place of its own strength."""
+
+    gamma: float
+    way: GuideWay = "through"
+    capped: bool = True
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """As `Duovox.guide` takes them."""
+        return {"gamma": self.gamma, "way": self.way} | ({} if self.capped else {"cap": math.inf})
+
+    @property
+    def kind(self) -> str:
+        """All but gamma, in words."""
+        return self.way + ", no cap" * (not self.capped)
+
+    def __str__(self) -> str:
+        return f"gamma {self.gamma:g}, {self.kind}"
+
+
+@dataclass(frozen=True)
+class Steered:
+    """How the clips of a condition are steered beside their word; by nothing where both are None."""
+
+    pitch: Dose | None = None
+    speaker: Dose | None = None
+
+    @property
+    def name(self) -> str:
+        """For files and `--only`."""
+        return re.sub(r"[ ,]+", "_", str(self).replace(" and ", "_").replace(":", "")).replace("gamma_", "")
+
+    def __str__(self) -> str:
+        parts = [f"{guide}: {dose}" for guide, dose in (("pitch", self.pitch), ("speaker", self.speaker)) if dose]
+        return " and ".join(parts) or "word alone"
+
+
+PLAIN = Steered()
+
+
+@dataclass(frozen=True)
+class GuidesPlan:
+    """The conditions in order of weight, `n` clips for each of `targets` targets; `sentences` sentences with and without a speaker."""
+
+    conditions: tuple[Steered, ...]
+    pitches: tuple[int, ...]
+    speakers: int
+    n: int
+    sentences: int
+
+    def targets(self, condition: Steered) -> int:
+        """How many targets a condition has: pitches, speakers, or for both and for none as many as are needed for either."""
+        if condition == PLAIN:
+            return max(len(self.pitches) if any(c.pitch for c in self.conditions) else 0, self.speakers)
+        return self.speakers if condition.speaker else len(self.pitches)
+
+    def pitch(self, target: int) -> int:
+        """The pitch (Hz) that target number k stands for."""
+        return self.pitches[target % len(self.pitches)]
+
+    def clips(self, target: int, labels: Sequence[str]) -> list[tuple[str, int]]:
+        """Word and seed of each clip of a target."""
+        return [(labels[number % len(labels)], number) for number in range(target * self.n, (target + 1) * self.n)]
+
+    def condition(self, name: str) -> Steered:
+        """Raises `ConfigError` for a name that is not in the plan."""
+        for condition in self.conditions:
+            if condition.name == name:
+                return condition
+        raise ConfigError(f"guides has no condition {name!r}; it has {', '.join(c.name for c in self.conditions)}")
+
+
+def make_guides_plan(
+    pitch: float | None, speaker: float | None, n: int, speakers: int = SPEAKERS, sentences: int = 20, pitches: Sequence[int] = PITCHES
+) -> GuidesPlan:
+    """The plan for guides whose own gammas are `pitch` and `speaker`, None where there is no such guide. Their own strengths come first,
+    then both at once, then the curves. Raises `ConfigError` where there is neither, and for numbers that make no sense."""
+    if pitch is None and speaker is None:
+        raise ConfigError("the experiment guides needs a guide: --pitch, --speaker, or both")
+    if n < 1 or sentences < 0:
+        raise ConfigError(f"n must be at least 1 and sentences at least 0, not {n} and {sentences}")
+    own = Steered(Dose(pitch) if pitch else None, Dose(speaker) if speaker else None)
+    first = [PLAIN, Steered(pitch=own.pitch), Steered(speaker=own.speaker), own]
+    curves = [Steered(pitch=dose) for dose in curve(pitch)] + [Steered(speaker=dose) for dose in curve(speaker)]
+    conditions = tuple(dict.fromkeys([*first, *curves]))
+    return GuidesPlan(conditions, tuple(pitches), speakers if speaker else 0, n, sentences if speaker else 0)
+
+
+def curve(gamma: float | None) -> list[Dose]:
+    """The doses of a curve around a guide's own gamma, both ways, with its cap and without; nothing for no guide."""
+    if not gamma:
+        return []
+    return [Dose(round(share * gamma, 6), way, capped) for capped, way, share in product((True, False), ("through", "straight"), SHARES)]  # type: ignore[arg-type]
+
+
+def pitch_target(hertz: float, labels: Sequence[str]) -> dict[str, float]:
+    """What is wanted of a pitch guide: shares of the two labels a pitch lies between, to the ear; of pitches beyond them the outermost.
+    Raises `ConfigError` where no label is a frequency, as 196Hz."""
+    matches = {label: re.fullmatch(r"(\d+(?:\.\d+)?) ?hz", label.lower()) for label in labels}
+    known = sorted((math.log2(float(match[1])), label) for label, match in matches.items() if match and float(match[1]))
+    if not known:
+        raise ConfigError(f"the pitch guide has no label that is a frequency, as 196Hz; it knows {', '.join(labels[:5])}")
+    place = min(max(math.log2(hertz), known[0][0]), known[-1][0])
+    low, high = max(one for one in known if one[0] <= place), min(one for one in known if one[0] >= place)
+    share = (place - low[0]) / (high[0] - low[0]) if high[0] > low[0] else 0.0
+    return {label: weight for label, weight in ((low[1], 1 - share), (high[1], share)) if weight}
