@@ -43,7 +43,7 @@ def test_a_voice_of_its_student_alone(exported: Exported, tmp_path: Path) -> Non
     check_files(tmp_path / "voice", manifest.files)
     assert manifest == alone.manifest and set(manifest.graphs) == {"classifier", "student", "vocoder"}
     assert len(alone.files[WEIGHTS]) < len(exported.files[WEIGHTS]) and exported.manifest.step is not None
-    assert (manifest.sample.preset, manifest.sample.sampler, manifest.sample.steps, manifest.sample.gamma) == ("turbo", "student", 2, 0.3)
+    assert (manifest.sample.preset, manifest.sample.sampler, manifest.sample.steps, manifest.sample.gamma) == ("turbo", "student", 4, 0.3)
     assert manifest.measured == exported.manifest.measured
 
 

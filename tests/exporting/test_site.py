@@ -351,7 +351,7 @@ def test_two_settings_side_by_side(page: Any) -> None:
         "() => [...document.querySelectorAll('#compare .title')].every((title) => /^[AB]: heard as/.test(title.textContent))"
     )
     notes = page.locator("#compare .note").all_text_contents()
-    assert "steps 2 · sampler student · preset turbo" in notes[0] and "steps 3 · sampler heun" in notes[1]
+    assert "steps 4 · sampler student · preset turbo" in notes[0] and "steps 3 · sampler heun" in notes[1]
     assert page.locator("#error").text_content() == ""
 
 
@@ -365,7 +365,7 @@ def test_a_page_that_is_too_large_leaves_the_step_out(exported: Exported, small_
     whole, note = fitting_site(exported, small_voice, "small", {})
     assert note == "" and "model/step.onnx" in whole
     facts = json.loads(whole["model/model.json"])
-    assert (facts["start"]["preset"], facts["start"]["steps"], facts["other"]["sampler"]) == ("turbo", 2, "heun")
+    assert (facts["start"]["preset"], facts["start"]["steps"], facts["other"]["sampler"]) == ("turbo", 4, "heun")
     monkeypatch.setattr(site_module, "LIMIT", 2**16)
     lean, note = fitting_site(exported, small_voice, "small", {})
     assert set(whole) - set(lean) == {"model/step.onnx"} and re.match(r"left out: the step .* would take 0\.\d MiB; it speaks by", note)
@@ -373,7 +373,7 @@ def test_a_page_that_is_too_large_leaves_the_step_out(exported: Exported, small_
     assert [setting["name"] for setting in facts["settings"]] == ["preset", "sampler", "steps", "gamma"] and set(facts["presets"]) == {
         "turbo"
     }
-    assert [(s["minimum"], s["maximum"], s["default"]) for s in facts["settings"][2:]] == [(1, 4, 2), (0.3, 0.5, 0.3)]
+    assert [(s["minimum"], s["maximum"], s["default"]) for s in facts["settings"][2:]] == [(1, 4, 4), (0.3, 0.5, 0.3)]
     without = Duovox(replace(small_voice.bundle, student=None))
     files, note = fitting_site(exported, without, "small", {})
     assert "model/step.onnx" in files and re.match(r"the page takes 0\.\d MiB, more than 0; a lower --precision", note)
@@ -396,7 +396,7 @@ def test_a_page_of_the_student_alone(
         said = run(page, "api.js", code, {"label": "one", "seed": 0, "sampler": "heun"})
         assert said == "sampler heun: this page has its student alone; use preset turbo"
         page.locator("#compare-form").get_by_role("button", name="Speak both").click()
-        page.wait_for_function("() => document.querySelector('#clip-b .note').textContent.includes('steps 4')")
+        page.wait_for_function("() => document.querySelector('#clip-b .note').textContent.includes('steps 2')")
         assert page.locator("#error").text_content() == ""
     host.close()
 

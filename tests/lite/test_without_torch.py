@@ -70,7 +70,7 @@ def test_a_student_by_the_command_line(exported_folder: Path, tmp_path: Path) ->
     )
     assert without_torch(*words).returncode == 0
     settings = json.loads((tmp_path / "seven.json").read_text())["settings"]
-    assert (settings["preset"], settings["sampler"], settings["steps"]) == ("turbo", "student", 2)
+    assert (settings["preset"], settings["sampler"], settings["steps"]) == ("turbo", "student", 4)
     refused = without_torch(*words[:-1], str(tmp_path / "other.wav"), "--steps", "3")
     assert (refused.returncode, refused.stderr) == (1, "duovox: the student was not taught 3 steps; set steps to one of 1, 2, 4\n")
 

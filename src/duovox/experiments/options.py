@@ -45,7 +45,7 @@ class Options:
     noise: Path | None = None
     """For shift and augment: folder of noise recordings."""
     bundle: str = DEFAULT_BUNDLE
-    """For guides: the voice that is steered (name, folder, hub id)."""
+    """The voice (name, folder, hub id): for guides that is steered, for augment that speaks; it may have heard all of the data."""
     pitch: str | None = None
     """For guides: a guide whose labels are frequencies, as 196Hz: pitch, which every voice has, or a folder."""
     speaker: str | None = None

@@ -70,14 +70,17 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def options(tiny_recipe: Recipe, tiny_features: Path, noise: Path, tmp_path_factory: pytest.TempPathFactory) -> Options:
+def options(
+    tiny_recipe: Recipe, tiny_features: Path, bundle_folder: Path, noise: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Options:
     place = tmp_path_factory.mktemp("augment")
-    return Options(tiny_features, place / "out", place / "page", tiny_recipe, noise=noise, seeds=2, device="cpu", precision="fp32")
+    shared: dict[str, Any] = {"noise": noise, "seeds": 2, "bundle": str(bundle_folder), "device": "cpu", "precision": "fp32"}
+    return Options(tiny_features, place / "out", place / "page", tiny_recipe, **shared)
 
 
 @pytest.fixture(scope="module")
-def spotting(bundle_folder: Path) -> Spotting:
-    return Spotting(COMMANDS, (2, 4), (2, 3), 1, str(bundle_folder), own=(2,), own_budget=60.0, spotter_updates=4, workers=1)
+def spotting() -> Spotting:
+    return Spotting(COMMANDS, (2, 4), (2, 3), 1, own=(2,), own_budget=60.0, spotter_updates=4, workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +162,8 @@ def test_a_voice_of_other_clips_or_weights_is_not_taken_for_this_one(
 ) -> None:
     shutil.copytree(options.out, tmp_path / "out")
     with pytest.raises(TrainingError, match="own/2/bundle was trained on other clips, or from other weights; use the old options"):
-        run_augment(replace(options, out=tmp_path / "out"), replace(spotting, own_init=spotting.bundle))
-    started = replace(spotting, own_init=spotting.bundle, real=(2,), generated=(2,), between=0, espeak=False)
+        run_augment(replace(options, out=tmp_path / "out"), replace(spotting, own_init=options.bundle))
+    started = replace(spotting, own_init=options.bundle, real=(2,), generated=(2,), between=0, espeak=False)
     text = run_augment(replace(options, out=tmp_path / "new", results=None), started).page.read_text()
     assert "from the weights of tiny, which knows other words" in text
 
@@ -178,7 +181,8 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
     given: dict[str, Any], error: type[Exception], message: str, options: Options, spotting: Spotting, tmp_path: Path
 ) -> None:
     with pytest.raises(error, match=message):
-        run_augment(replace(options, out=tmp_path / "out"), replace(spotting, **given))
+        shared = {name: given.pop(name) for name in ("bundle",) if name in given}
+        run_augment(replace(options, out=tmp_path / "out", **shared), replace(spotting, **given))
     with pytest.raises(DataError, match="holds no sound files"):
         run_augment(replace(options, out=tmp_path / "out", noise=tmp_path), spotting)
     with pytest.raises(ConfigError, match="--seeds must be at least 1, not 0"):
@@ -226,7 +230,7 @@ def test_from_the_command_line(
         "--between",
         "1",
         "--bundle",
-        spotting.bundle,
+        options.bundle,
         "--own",
         "2",
         "--own-budget",

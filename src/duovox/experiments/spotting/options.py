@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 
 from duovox.contracts import ConfigError
 from duovox.experiments.options import Options
-from duovox.shipped import DEFAULT_BUNDLE
 
-_SHARED = ("data", "out", "results", "recipe", "vocoder", "seeds", "noise", "time_budget", "batch", "device", "precision")
+_SHARED = ("data", "out", "results", "recipe", "vocoder", "bundle", "seeds", "noise", "time_budget", "batch", "device", "precision")
 """The common options that mean something here."""
 
 
@@ -24,8 +23,6 @@ class Spotting:
     """For augment: how many generated clips of each word."""
     between: int = 50
     """For augment: how many generated clips between each word and the others of the bundle, as hard negatives; 0 for none."""
-    bundle: str = DEFAULT_BUNDLE
-    """For augment: the bundle (name, folder, hub id) that speaks; it may have been trained on all of the data."""
     own: tuple[int, ...] = (10, 100)
     """For augment: of these numbers of real clips a generator of its own is trained, on them alone; 0 for none."""
     own_budget: float = 3600.0

@@ -57,7 +57,7 @@ def _opened(options: Options, spotting: Spotting) -> tuple[Sounds, Spotters]:
     features, device = features_for(options.recipe, options.data), choose_device(options.device)
     require_comparable(features, "test")
     first_train_clips(features, spotting.commands, 1)
-    voice = Duovox.from_pretrained(spotting.bundle)
+    voice = Duovox.from_pretrained(options.bundle)
     for command in spotting.commands:
         voice.resolve_label(command)
         _require_test_clips(features, command)
@@ -67,7 +67,9 @@ def _opened(options: Options, spotting: Spotting) -> tuple[Sounds, Spotters]:
     if spotting.own_init and spotting.own_numbers:
         read_init(spotting.own_init, "subnet")
     training = OwnTraining(options.recipe, spotting.own_budget, spotting.own_init, vocoder, options.device, options.precision)
-    sounds = Sounds(spotting, options.out, options.data, features, training, options.device, options.precision, options.batch)
+    sounds = Sounds(
+        spotting, options.bundle, options.out, options.data, features, training, options.device, options.precision, options.batch
+    )
     exam = Exam(features, spotting.commands, _backgrounds(options, features), device)
     config = CasConfig(updates=spotting.spotter_updates, device=str(device))
     return sounds, Spotters(options.out / "spotters", exam, config)

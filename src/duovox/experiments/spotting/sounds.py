@@ -32,9 +32,11 @@ from duovox.experiments.spotting.own import OwnTraining, own_bundle
 
 @dataclass(frozen=True, eq=False)
 class Sounds:
-    """Where all clips come from. What was read once is kept; `notes` say of which words there are fewer clips than were wanted."""
+    """Where all clips come from: `bundle` is the voice that heard all of the data. What was read once is kept; `notes` say of which
+    words there are fewer clips than were wanted."""
 
     spotting: Spotting
+    bundle: str
     out: Path
     data: Path
     features: Features
@@ -72,7 +74,7 @@ class Sounds:
         for place, (low, high) in enumerate(steps(self.spotting.generated)):
             if low < mixture.generated:
                 between = self.spotting.between if place == 0 else 0
-                parts.append(self._spoken(f"all_{place}", self.spotting.bundle, high - low, place * DRAW, clock, between))
+                parts.append(self._spoken(f"all_{place}", self.bundle, high - low, place * DRAW, clock, between))
         if any(part is None for part in parts):
             return None
         found = joined([part for part in parts if part is not None])

@@ -16,6 +16,7 @@ from duovox.experiments.spotting.own import updates_of_bundle
 from duovox.experiments.spotting.sounds import Sounds
 from duovox.experiments.spotting.spotters import Spotters
 from duovox.provenance import machine, versions
+from duovox.shipped import DEFAULT_BUNDLE
 from duovox.voice import Duovox
 
 
@@ -57,10 +58,10 @@ def _done(spotting: Spotting, spotters: Spotters, seeds: int) -> str:
 
 
 def _data(sounds: Sounds) -> str:
-    voice = Duovox.from_pretrained(sounds.spotting.bundle)
+    voice = Duovox.from_pretrained(sounds.bundle)
     settings = voice.settings()
     return (
-        f"Data: `{sounds.features.digest[:16]}`. Voice trained on all data: {Path(sounds.spotting.bundle).name}, digest "
+        f"Data: `{sounds.features.digest[:16]}`. Voice trained on all data: {Path(sounds.bundle).name}, digest "
         f"`{voice.digest[:16]}`, {settings.sampler}, {settings.steps} steps, gamma {settings.gamma:g}; seeds 0, 1, ... of each word."
     )
 
@@ -95,6 +96,7 @@ def command_words(options: Options, spotting: Spotting) -> list[str]:
     plain, given = asdict(Spotting()), asdict(spotting)
     named = {"--data": "FEATURES", "--out": "OUT", "--recipe": options.recipe.name, "--seeds": options.seeds}
     named |= {"--noise": "NOISE" if options.noise else None, "--vocoder": Path(options.vocoder).name if options.vocoder else None}
+    named |= {"--bundle": Path(options.bundle).name if options.bundle != DEFAULT_BUNDLE else None}
     named |= {"--precision": options.precision if options.precision != "auto" else None}
     words = [word for name, value in named.items() if value is not None for word in (name, str(value))]
     for name, value in given.items():
