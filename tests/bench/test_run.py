@@ -118,6 +118,15 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_timed(voice: Duov
         measure([System("tiny", voice)], replace(quick, presets=("turbo",)))
 
 
+def test_a_preset_that_one_system_lacks_is_left_out_of_it_and_said(small_voice: Duovox) -> None:
+    bare = Duovox(replace(small_voice.bundle, student=None))
+    options = Options(("balanced", "turbo"), batch=(1,), n=0, cold=False, repeats=1)
+    measured = measure([System("taught", small_voice), System("bare", bare)], options)
+    names = [row.name for row in measured.rows if "generate" in row.name]
+    assert names == ["taught generate balanced t1 b1 fp32", "taught generate turbo t1 b1 fp32", "bare generate balanced t1 b1 fp32"]
+    assert measured.notes[0] == "bare has no turbo"
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

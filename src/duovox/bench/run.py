@@ -85,7 +85,7 @@ def measure(systems: list[System], options: Options, command: str = "", tell: Ca
         baseline=baseline,
         rows=tuple(_row(planned, seconds, baseline, plan, standings) for planned in plan),
         cold=tuple(fresh),
-        notes=() if options.n else ("quality was not measured: --n 0",),
+        notes=(*_left_out(systems, options.presets), *([] if options.n else ["quality was not measured: --n 0"])),
         command=command,
     )
 
@@ -98,16 +98,24 @@ def _plan(systems: list[System], options: Options) -> Iterator[Planned]:
     """Every row, in the order of the table; moves the voices to where they compute."""
     for system in systems:
         costs, voice = count(system.voice), system.voice.to(choose_device(options.device))
-        presets = _presets(voice, options.presets)
+        presets = _presets(voice, options.presets, systems)
         for setup in _setups(options):
             for task in tasks_of(voice, setup, presets, costs):
                 label = f"{task.kind} {task.name}" if task.kind in ("evaluation", "generate") else task.name
                 yield Planned(f"{system.name} {label} {setup}" if len(systems) > 1 else f"{label} {setup}", system, setup, task)
 
 
-def _presets(voice: Duovox, asked: tuple[PresetName, ...]) -> dict[PresetName, SampleConfig]:
-    """The presets to measure: those asked for, or all that the bundle has the parts for."""
-    return {name: voice.settings(preset=name) for name in asked} if asked else voice.presets()
+def _presets(voice: Duovox, asked: tuple[PresetName, ...], systems: list[System]) -> dict[PresetName, SampleConfig]:
+    """The presets to measure: those asked for, or all; without those that a bundle lacks the parts for and another has."""
+    known = voice.presets()
+    elsewhere = {name for system in systems for name in system.voice.presets()}
+    return {name: voice.settings(preset=name) for name in asked if name in known or name not in elsewhere} if asked else known
+
+
+def _left_out(systems: list[System], asked: tuple[PresetName, ...]) -> list[str]:
+    """What of the presets that were asked for is not measured of a system, and why."""
+    lacking = {system.name: [name for name in asked if name not in system.voice.presets()] for system in systems}
+    return [f"{name} has no {' and no '.join(presets)}" for name, presets in lacking.items() if presets]
 
 
 def _standings(

@@ -64,7 +64,7 @@ _EVERYWHERE: dict[str, Any] = {"guidance_low": 0.0, "guidance_high": math.inf, "
 
 PRESETS: dict[PresetName, dict[str, Any]] = {
     "own": {},
-    "quality": {"sampler": "heun", "steps": 14, "last_sigma": 0.0, **_EVERYWHERE},
+    "quality": {"sampler": "euler_maruyama", "steps": 50, "last_sigma": 0.0, **_EVERYWHERE},
     "balanced": {"sampler": "dpmpp_2m", "steps": 12, "last_sigma": 0.05, **_EVERYWHERE},
     "turbo": {"sampler": "student", "steps": 4, "last_sigma": 0.0, **_EVERYWHERE},
     "paper": {"sampler": "euler_maruyama", "steps": 100, "last_sigma": 0.0, **_EVERYWHERE},
