@@ -76,13 +76,17 @@ class Duovox:
         """Move every network to a device. `precision` is what classifier and score network sample in: `auto` takes bf16 where the device
         is fast at it, which gives other clips of the same seeds."""
         self.device = torch.device(device)
-        for model in self._models():
-            model.autocast = choose_autocast(precision, self.device)
+        self.sample_in(precision)
         guides = [guide.classifier for guide in self.guides.values()]
         for module in (self.bundle.model, self.bundle.vocoder, self.bundle.student, self._log_mel, self._griffin_lim, *guides):
             if isinstance(module, nn.Module):
                 module.to(self.device)
         return self
+
+    def sample_in(self, precision: Precision) -> None:
+        """Sample in this arithmetic from now on (see `to`)."""
+        for model in self._models():
+            model.autocast = choose_autocast(precision, self.device)
 
     def _models(self) -> list[ScoreModel]:
         """The model, and the student's where there is one; they share the classifier."""

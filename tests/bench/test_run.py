@@ -19,7 +19,7 @@ from duovox.bench.tasks import Costs, generation_gmacs, noise_levels
 from duovox.bundle import Bundle
 from duovox.config import NoiseConfig, SampleConfig
 from duovox.contracts import BundleError, ConfigError, DataError
-from duovox.costs import count_costs
+from duovox.costs import count_costs, student_gmacs
 
 COSTS = Costs(classify=1.0, plain=3.0, tapped=3.0, guided=4.0, vocoder=0.5)
 
@@ -125,6 +125,24 @@ def test_a_preset_that_one_system_lacks_is_left_out_of_it_and_said(small_voice: 
     names = [row.name for row in measured.rows if "generate" in row.name]
     assert names == ["taught generate balanced t1 b1 fp32", "taught generate turbo t1 b1 fp32", "bare generate balanced t1 b1 fp32"]
     assert measured.notes[0] == "bare has no turbo"
+    student = small_voice.bundle.student
+    assert student is not None
+    rows = {row.name: row for row in measured.rows}
+    turbo, vocoder = rows["taught generate turbo t1 b1 fp32"], rows["taught vocoder t1 b1 fp32"]
+    assert turbo.evaluations == 4 and turbo.gmacs == pytest.approx(4 * student_gmacs(student) + vocoder.gmacs)
+
+
+def test_bf16_is_the_students_too(small_voice: Duovox) -> None:
+    student = small_voice.bundle.student
+    assert student is not None
+    seen: list[object] = []
+    handle = student.register_forward_pre_hook(lambda *_: seen.append(student.model.autocast))
+    try:
+        measure([System("taught", small_voice)], Options(("turbo",), batch=(1,), n=0, cold=False, repeats=1, precision=("fp32", "bf16")))
+    finally:
+        handle.remove()
+        small_voice.to("cpu")
+    assert set(seen) == {None, torch.bfloat16}
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ class Planned:
         """Do the task once, in its setup, to the end."""
         torch.set_num_threads(self.setup.threads)
         voice = self.system.voice
-        voice.bundle.model.autocast = choose_autocast(self.setup.precision, voice.device)  # type: ignore[arg-type]
+        voice.sample_in(self.setup.precision)  # type: ignore[arg-type]
         with torch.no_grad():
             self.task.run()
         if voice.device.type == "cuda":
@@ -126,7 +126,7 @@ def _standings(
     for key, planned in chosen.items():
         tell(f"judging {planned.name}")
         voice, settings = planned.system.voice, planned.task.settings
-        voice.bundle.model.autocast = choose_autocast(planned.setup.precision, voice.device)  # type: ignore[arg-type]
+        voice.sample_in(planned.setup.precision)  # type: ignore[arg-type]
         torch.set_num_threads(max(options.threads))
         wanted = Generation(options.n, to_dict(settings), batch=max(options.batch))
         kept = options.clips / "_".join(key) if options.clips else None

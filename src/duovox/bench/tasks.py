@@ -12,7 +12,7 @@ import torch
 
 from duovox.bench.rows import Kind, Setup
 from duovox.config import NoiseConfig, PresetName, SampleConfig
-from duovox.costs import count_costs, gmacs
+from duovox.costs import count_costs, gmacs, student_gmacs
 from duovox.diffusion.sampling import sample
 from duovox.guides import LabelGuide
 from duovox.model import Conditioned
@@ -44,6 +44,8 @@ class Costs:
     tapped: float
     guided: float
     vocoder: float
+    student: float = 0.0
+    """One evaluation of the student, where there is one."""
 
 
 def count(voice: Duovox) -> Costs:
@@ -53,7 +55,8 @@ def count(voice: Duovox) -> Costs:
     silence = voice.log_mels(torch.zeros(1, 1, model.mel.n_mels, model.mel.frames, device=voice.device))
     heard = gmacs(lambda: voice.vocode(silence)) if voice.bundle.vocoder is not None else 0.0
     plain = counted.unconditional_gmacs
-    return Costs(counted.classifier_gmacs, plain, plain, counted.guided_gmacs, heard)
+    student = student_gmacs(voice.bundle.student) if voice.bundle.student is not None else 0.0
+    return Costs(counted.classifier_gmacs, plain, plain, counted.guided_gmacs, heard, student)
 
 
 def noise_levels(settings: SampleConfig, noise: NoiseConfig) -> list[float]:
@@ -69,7 +72,9 @@ def noise_levels(settings: SampleConfig, noise: NoiseConfig) -> list[float]:
 
 
 def generation_gmacs(settings: SampleConfig, noise: NoiseConfig, costs: Costs) -> float:
-    """GMACs a clip: its evaluations, guided where the settings guide, and the vocoder."""
+    """GMACs a clip: its evaluations, guided where the settings guide, or the student's; and the vocoder."""
+    if settings.sampler == "student":
+        return settings.steps * costs.student + costs.vocoder
     low, high = settings.guidance_low, settings.guidance_high
     guided = [settings.gamma > 0 and low <= sigma <= high for sigma in noise_levels(settings, noise)]
     return sum(costs.guided if each else costs.tapped for each in guided) + costs.vocoder
