@@ -120,6 +120,17 @@ def test_it_says_its_version(run: Run) -> None:
     assert run("--version") == (0, f"duovox {__version__}\n", "")
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [(None, "PASSIVE"), ("active", "active")])
+def test_threads_that_wait_rest_unless_the_user_wants_otherwise(
+    theirs: str | None, ours: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", theirs or "")
+    if theirs is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    run("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == ours
+
+
 @pytest.mark.parametrize(
     "words",
     [
