@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import contents, make, options
+from dataset_making import contents, make, options
 
 from duovox.bundle import Bundle, write_bundle
 from duovox.contracts import ConfigError, DuovoxError, GenerationError, LabelError, OutputError

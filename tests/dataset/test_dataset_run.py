@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from making import contents, here, make, options, rows
+from dataset_making import contents, here, make, options, rows
 
 from duovox.contracts import DataError
 from duovox.data.lists import read_lists

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from making import here, make, options, rows
+from dataset_making import here, make, options, rows
 
 from duovox.contracts import LabelError, OutputError
 from duovox.dataset.estimate import estimate

@@ -15,7 +15,7 @@ from typing import Any
 
 import dying
 import pytest
-from making import contents, here, options
+from dataset_making import contents, here, options
 
 from duovox.contracts import ConfigError, GenerationError, OutputError
 from duovox.dataset.engines import local
