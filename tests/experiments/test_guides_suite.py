@@ -181,9 +181,14 @@ def test_mistakes_are_one_line_and_nothing_is_made(
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_other_experiments_take_no_guides(options: Options) -> None:
-    with pytest.raises(ConfigError, match="--pitch, --speaker, --verifier: options of the experiment guides"):
-        run_experiment("gamma", options)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("bundle", "sc06"), ("pitch", "pitch"), ("speaker", "speaker"), ("verifier", Path("v")), ("sentences", 3), ("trust_code", True)],
+)
+def test_other_experiments_refuse_its_options(options: Options, name: str, value: Any) -> None:
+    given = replace(Options(options.data, options.out), **{name: value})
+    with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')}: options of the experiment guides"):
+        run_experiment("gamma", given)
 
 
 def test_the_command(options: Options, finished: Finished, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,10 +51,11 @@ def run_experiment(experiment: Experiment, options: Options) -> Finished:
 
 
 def _refuse_guides(options: Options) -> None:
-    """Raise `ConfigError` for options of the experiment that steers."""
-    given = [f"--{name}" for name in ("pitch", "speaker", "verifier") if getattr(options, name) is not None]
+    """Raise `ConfigError` for options of the experiments that ask a voice that is there."""
+    plain, names = Options(options.data, options.out), ("bundle", "pitch", "speaker", "verifier", "sentences", "trust_code")
+    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) != getattr(plain, name)]
     if given:
-        raise ConfigError(f"{', '.join(given)}: options of the experiment guides; leave them out here")
+        raise ConfigError(f"{', '.join(given)}: options of the experiment guides (--bundle: and augment); leave them out here")
 
 
 def open_bench(experiment: Experiment, options: Options) -> Bench:
