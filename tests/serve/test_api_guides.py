@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def client(voice: Duovox) -> Iterator[TestClient]:
 def test_the_model_lists_its_guides(client: TestClient, voice: Duovox) -> None:
     model = client.get("/v1/model").json()
     (offer,) = model["guides"]
-    assert offer == {"name": "words", "labels": list(TONES), "gamma": 10.0, "digest": voice.guides["words"].digest}
+    assert offer == {"name": "words", "labels": list(TONES), "gamma": 10.0, "ways": ["through"], "digest": voice.guides["words"].digest}
     assert (model["limits"]["guides"], model["limits"]["guide_gamma"]) == (16, 100.0)
 
 
@@ -57,6 +58,15 @@ def test_a_steered_clip_is_the_librarys(client: TestClient, voice: Duovox) -> No
         "clips = voice.generate('low', n=2, seed=5, keep_faulty=True, "
         "guides=[voice.guide('words', 'high', gamma=2.0), voice.guide('own', {'mid': -1.0}, gamma=0.5)])",
     ]
+
+
+def test_a_guide_at_the_estimate_is_offered_both_ways_its_own_first(tiny_bundle: Bundle) -> None:
+    voice = Duovox(tiny_bundle)
+    joined = voice.add_guide("loudness")
+    voice.guides["straight"] = replace(joined, name="straight", strength=replace(joined.strength, way="straight"))
+    with serving(voice) as client:
+        offers = client.get("/v1/model").json()["guides"]
+    assert {offer["name"]: offer["ways"] for offer in offers} == {"loudness": ["through", "straight"], "straight": ["straight", "through"]}
 
 
 def test_a_request_may_choose_the_way(client: TestClient, voice: Duovox) -> None:

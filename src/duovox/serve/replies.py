@@ -6,10 +6,11 @@ import math
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from duovox import __version__
 from duovox.config import MAX_GUIDES, GuideRecord, SampleConfig
+from duovox.contracts import GuideWay
 from duovox.serve.pictures import picture
 from duovox.serve.sampling import Change, Setting, describe, differing, ends, plain
 from duovox.serve.schemas import (
@@ -35,6 +36,7 @@ from duovox.sound.audio import encode_audio
 
 if TYPE_CHECKING:
     from duovox.sound.hearing import Treatment
+    from duovox.steering import JoinedGuide
     from duovox.voice import Clip, Duovox, Heard, VocoderName
 
 
@@ -61,9 +63,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         presets={name: plain(begun) for name, begun in voice.presets().items()},
         fewest_steps=_fewest_steps(voice),
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
-        guides=[
-            GuideOffer(name=one.name, labels=list(one.labels), gamma=one.strength.gamma, digest=one.digest) for one in voice.guides.values()
-        ],
+        guides=[_guide_offer(guide) for guide in voice.guides.values()],
         samplers=next(setting.choices or [] for setting in settings if setting.name == "sampler"),
         limits=Limits(
             n=MAX_CLIPS,
@@ -76,6 +76,12 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         ),
         version=__version__,
     )
+
+
+def _guide_offer(guide: JoinedGuide) -> GuideOffer:
+    strength = guide.strength
+    others = [way for way in get_args(GuideWay) if way != strength.way and strength.at == "estimate"]
+    return GuideOffer(name=guide.name, labels=list(guide.labels), gamma=strength.gamma, ways=[strength.way, *others], digest=guide.digest)
 
 
 def _offered(settings: list[Setting], voice: Duovox) -> list[Setting]:

@@ -57,11 +57,13 @@ class GuideReply(BaseModel):
 
 
 class GuideOffer(BaseModel):
-    """A guide that may be asked for: what can be wanted of it, and how strongly it guides unless told otherwise."""
+    """A guide that may be asked for: what can be wanted of it, how strongly it guides unless told otherwise, and the ways its gradient may
+    come back, its own first."""
 
     name: str
     labels: list[str]
     gamma: float
+    ways: list[GuideWay]
     digest: str
 
 
