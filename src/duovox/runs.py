@@ -30,7 +30,9 @@ Part = Literal["classifier", "subnet", "student", "vocoder", "judge", "speaker"]
 SPEAKER_DIMENSIONS = 64
 """The length of the embedding that the part `speaker` gives, which has a classifier's form."""
 
-LATER_SETTINGS: dict[str, Any] = {"output_kind": "logits", "output_axes": "BK", "gain_db": 0.0, "stretch_mel": 0.0, "balance": 0.0}
+LATER_SETTINGS: dict[str, Any] = {"output_kind": "logits", "output_axes": "BK"} | dict.fromkeys(
+    ("gain_db", "stretch_mel", "colour_db", "balance"), 0.0
+)
 """Settings of a classifier made elsewhere and of trainings that came after the first run folders, and their defaults."""
 
 

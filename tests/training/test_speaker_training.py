@@ -22,6 +22,7 @@ from duovox.repurposing import make_speaker_guide
 from duovox.repurposing.guide_making import one_of_each
 from duovox.runs import read_weights
 from duovox.sound.mel import fit_scale
+from duovox.training.augment import COLOUR_POINTS, NEPERS_PER_DB, random_colour
 from duovox.training.optim import update
 from duovox.training.schedule import step_generator
 from duovox.training.shares import Part
@@ -87,6 +88,27 @@ def test_a_step_draws_the_same_every_time(features: Features, recipe: Recipe) ->
     trainee = SpeakerTraining(recipe, features, scale_of(features), CPU, None)
     first, again, other = (trainee.draw(step, step_generator(0, step, CPU))["noised"] for step in (3, 3, 4))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_colour_is_the_same_at_all_times_and_another_for_each_clip() -> None:
+    log_mel = torch.randn(5, 1, 16, 7)
+    curve = random_colour(log_mel, 20.0, torch.Generator().manual_seed(0)) - log_mel
+    torch.testing.assert_close(curve, curve[..., :1].expand_as(curve))
+    assert float(curve.abs().max()) <= 20 * NEPERS_PER_DB + 1e-5 and float(curve.std(dim=0).min()) > 0.1
+    bends = (curve[:, 0, 2:, 0] - 2 * curve[:, 0, 1:-1, 0] + curve[:, 0, :-2, 0]).abs() > 1e-5
+    assert bool((bends.sum(dim=1) <= COLOUR_POINTS - 2).all()), "straight between its points, which here are bands"
+
+
+def test_only_what_the_recipe_asks_for_changes_the_clips(features: Features, recipe: Recipe) -> None:
+    log_mel = torch.randn(4, 1, 6, 5)
+
+    def augmented(**settings: float) -> torch.Tensor:
+        train = dataclasses.replace(recipe.train_speaker, gain_db=0.0, **settings)  # type: ignore[arg-type]
+        trainee = SpeakerTraining(dataclasses.replace(recipe, train_speaker=train), features, scale_of(features), CPU, None)
+        return trainee.augmented(log_mel, step_generator(0, 0, CPU))
+
+    assert torch.equal(augmented(), log_mel)
+    assert torch.equal(augmented(colour_db=9.0), random_colour(log_mel, 9.0, step_generator(0, 0, CPU)))
 
 
 def test_it_learns_whose_clips_are_whose(features: Features, recipe: Recipe) -> None:
