@@ -80,6 +80,17 @@ def test_a_request_may_choose_the_way(client: TestClient, voice: Duovox) -> None
     assert "--guide words-high:2:through" in reply["command"] and "gamma=2.0, way='through')" in reply["python"]
 
 
+def test_a_request_may_say_among_how_many_noises_a_guide_chooses(client: TestClient, voice: Duovox) -> None:
+    asked: Any = [{"name": "words", "target": "high", "gamma": 2, "candidates": 4}]
+    reply = generate(client, label="low", seed=5, guides=asked, keep_faulty=True)
+    (wanted,) = voice.generate("low", seed=5, guides=[voice.guide("words", "high", gamma=2, candidates=4)], keep_faulty=True)
+    assert np.abs(wave_of(reply["clips"][0]) - np.clip(wanted.wave, -1, 1)).max() < 1e-3
+    assert reply["guides"][0]["candidates"] == 4
+    assert "--guide words-high:2:best-of-4" in reply["command"] and "gamma=2.0, candidates=4)" in reply["python"]
+    asked[0]["candidates"] = 65
+    assert client.post("/v1/generate", json={"label": "low", "guides": asked}).status_code == 422
+
+
 def test_clips_that_are_steered_otherwise_never_share_a_batch(voice: Duovox) -> None:
     from duovox.serve.tasks import Speak
 

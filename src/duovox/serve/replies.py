@@ -84,6 +84,11 @@ def _guide_offer(guide: JoinedGuide) -> GuideOffer:
     return GuideOffer(name=guide.name, labels=list(guide.labels), gamma=strength.gamma, ways=[strength.way, *others], digest=guide.digest)
 
 
+def _guide_reply(guide: GuideRecord) -> GuideReply:
+    gamma, way, candidates = guide.strength.gamma, guide.strength.way, guide.strength.candidates
+    return GuideReply(name=guide.name, target=guide.target, gamma=gamma, way=way, candidates=candidates, digest=guide.digest)
+
+
 def _offered(settings: list[Setting], voice: Duovox) -> list[Setting]:
     """The settings with those choices alone that the voice has: no student, where its bundle holds none."""
     without = set() if voice.bundle.student is not None else {"student", "turbo"}
@@ -104,10 +109,7 @@ def generate_reply(spoken: list[Spoken], wanted: GenerateRequest, task: Speak, v
     return GenerateReply(
         clips=[clip_reply(one, wanted) for one in spoken],
         settings=settings_reply(task.settings, task.vocoder),
-        guides=[
-            GuideReply(name=one.name, target=one.target, gamma=one.strength.gamma, way=one.strength.way, digest=one.digest)
-            for one in guides
-        ],
+        guides=[_guide_reply(guide) for guide in guides],
         digest=voice.config.digest,
         command=command_line(wanted, changes, bundle, guides),
         python=python_code(wanted, changes, bundle, guides),
@@ -167,8 +169,10 @@ def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle:
 
 
 def _guide_word(asked: GuideRequest, guide: GuideRecord) -> str:
-    """A guide as the command line has it; its way where the request says one."""
-    return f"{guide.called}:{guide.strength.gamma:g}" + (f":{asked.way}" if asked.way else "")
+    """A guide as the command line has it; its way and candidates where the request says them."""
+    way = f":{asked.way}" if asked.way else ""
+    candidates = f":best-of-{asked.candidates}" if asked.candidates else ""
+    return f"{guide.called}:{guide.strength.gamma:g}{way}{candidates}"
 
 
 def _flag(name: str, value: Change) -> list[str]:
@@ -193,8 +197,9 @@ def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: 
 
 
 def _guide_call(asked: GuideRequest, guide: GuideRecord) -> str:
-    way = f", way={asked.way!r}" if asked.way else ""
-    return f"voice.guide({guide.name!r}, {_target(guide)}, gamma={guide.strength.gamma!r}{way})"
+    given = {name: getattr(asked, name) for name in ("way", "candidates")}
+    more = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+    return f"voice.guide({guide.name!r}, {_target(guide)}, gamma={guide.strength.gamma!r}{more})"
 
 
 def _target(guide: GuideRecord) -> str:
