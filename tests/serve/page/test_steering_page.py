@@ -55,7 +55,7 @@ def test_the_way_of_a_gradient_is_chosen_where_there_are_two(browser: Any, guide
     assert press(page, "three")["guides"][0]["way"] == "through"
     way.select_option("straight")
     assert press(page, "three")["guides"][0]["way"] == "straight"
-    expect(page.locator("#spoken .command")).to_contain_text("--guide pitch-196Hz:20:straight")
+    expect(page.locator("#spoken .command")).to_contain_text("--guide pitch-196Hz:50:straight")
     page.locator("#controls [type=reset]").click()
     expect(way).to_be_hidden()
     expect(way).to_have_value("through")
