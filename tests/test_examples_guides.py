@@ -6,27 +6,31 @@ The stand-ins have weights of the true names and random values, CREPE's of fewer
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import tyro
 from conftest import tone
 from torch import Tensor, nn
 
-from duovox.bundle import Bundle
 from duovox.classifiers.front_end import MelFrontEnd
+from duovox.cli import main
 from duovox.config import MelConfig
-from duovox.contracts import ConfigError, GuideError
-from duovox.sound.audio import write_audio
-from duovox.voice import Duovox
+from duovox.contracts import ConfigError
+from duovox.sound.audio import read_audio, write_audio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "guides"))
 
 import crepe_guide
 import ge2e_guide
 import package_weights
+
+PAGE = (Path(__file__).parents[1] / "docs" / "guides.md").read_text(encoding="utf-8")
+SECTION = PAGE.partition("\n## Networks of others, as recipes\n")[2].partition("\n## ")[0]
 
 
 @pytest.fixture
@@ -156,31 +160,28 @@ def test_an_embedding_is_of_length_one_and_the_same_at_any_loudness() -> None:
 # Guides
 
 
-def steers(voice: Duovox, guide: Path, **target: object) -> None:
-    """Assert that the folder of a guide steers the voice, and opens with trust alone."""
-    with pytest.raises(GuideError, match="trust"):
-        voice.guide(guide, **target)
-    aimed = voice.guide(guide, gamma=1e3, trust_code=True, **target)
-    plain, steered = (voice.generate("low", seed=3, guides=guides)[0].log_mel for guides in ([], [aimed]))
-    assert np.abs(steered - plain).max() > 1e-3
+def commands(program: str) -> list[list[str]]:
+    """What the page says to type after a program, but for what wants onnx2torch."""
+    lines = [shlex.split(line.partition("#")[0]) for line in re.findall(rf"^{program} .*$", SECTION, re.MULTILINE)]
+    return [words[1:] for words in lines if not any(word.startswith("net") for word in words)]
 
 
-@pytest.mark.usefixtures("anything_is_speech")
-def test_crepe_becomes_a_guide_of_pitch(
-    packages: Path, tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    crepe_guide.main(tmp_path / "crepe")
-    assert "duovox generate three --guide" in capsys.readouterr().out
-    monkeypatch.setattr(package_weights, "find_spec", lambda name: None)  # the folder needs no package
-    steers(Duovox(tiny_bundle), tmp_path / "crepe", target="200Hz")
-
-
-@pytest.mark.usefixtures("anything_is_speech")
-def test_ge2e_becomes_a_guide_towards_a_sound(packages: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
-    for number, label in enumerate(("mid", "high", "low")):
-        write_audio(tmp_path / "others" / f"{label}.wav", tone(label, number), 16000, parents=True)
-    ge2e_guide.main(tmp_path / "others", tmp_path / "ge2e")
-    steers(Duovox(tiny_bundle), tmp_path / "ge2e", like=tone("low", 9))
+@pytest.mark.usefixtures("anything_is_speech", "packages")
+def test_the_commands_of_the_page_work_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place, label in (("ann.wav", "low"), ("others/1.wav", "high"), ("others/2.wav", "mid")):
+        write_audio(tmp_path / place, np.tile(tone(label, 3), 4), 16000, parents=True)
+    for script, *options in commands("python"):
+        tyro.cli({"crepe_guide": crepe_guide, "ge2e_guide": ge2e_guide}[Path(script).stem].main, args=options)
+    monkeypatch.setattr(package_weights, "find_spec", lambda name: None)  # the folders need no package
+    spoken = commands("duovox")
+    assert [words[words.index("--guide") + 1] for words in spoken] == ["crepe-196Hz:10", "ge2e-ann.wav:10"]
+    for words in spoken:
+        assert main([*words, "--steps", "3"]) == 0
+        assert main([word for word in words if word != "--trust-code"]) == 1
+    assert main(["generate", "three", "--steps", "3", "--out", "plain.wav"]) == 0
+    plain, *steered = (read_audio(tmp_path / f"{name}.wav", 16000) for name in ("plain", "g", "like_ann"))
+    assert all(np.abs(one - plain).max() > 1e-3 for one in steered)
 
 
 def test_a_feature_folder_is_a_background_of_its_speakers(tiny_features: Path) -> None:
