@@ -6,7 +6,17 @@ A setting stands here once and nowhere else. Nothing here imports torch, so that
 from duovox.config.diffusion import PRESETS, Calibration, NoiseConfig, PresetName, SampleConfig, SamplerName, ScheduleName
 from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
 from duovox.config.fields import check_labels, check_languages, from_dict, to_dict, to_json
-from duovox.config.guiding import MAX_GUIDES, GuideConfig, GuideRecord, GuideStrength, between, check_target, read_target, write_target
+from duovox.config.guiding import (
+    MAX_GUIDES,
+    GuideConfig,
+    GuideRecord,
+    GuideStrength,
+    between,
+    check_target,
+    listed,
+    read_target,
+    write_target,
+)
 from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
 from duovox.config.recipe import Recipe, read_recipe, write_recipe
 from duovox.config.sound import MelConfig, MelScale, VocoderConfig
@@ -47,6 +57,7 @@ __all__ = [
     "check_languages",
     "check_target",
     "from_dict",
+    "listed",
     "read_input",
     "read_recipe",
     "read_target",
