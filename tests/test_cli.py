@@ -120,15 +120,17 @@ def test_it_says_its_version(run: Run) -> None:
     assert run("--version") == (0, f"duovox {__version__}\n", "")
 
 
-@pytest.mark.parametrize(("theirs", "ours"), [(None, "PASSIVE"), ("active", "active")])
-def test_threads_that_wait_rest_unless_the_user_wants_otherwise(
-    theirs: str | None, ours: str, run: Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("theirs", "spin"), [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)])
+def test_threads_that_wait_soon_sleep_unless_the_user_wants_otherwise(
+    theirs: dict[str, str], spin: str | None, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", theirs or "")
-    if theirs is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # so that what the command sets is undone
+        monkeypatch.delenv(name)
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
     run("--version")
-    assert os.environ["OMP_WAIT_POLICY"] == ours
+    assert os.environ.get("GOMP_SPINCOUNT") == spin and os.environ.get("OMP_WAIT_POLICY") == theirs.get("OMP_WAIT_POLICY")
 
 
 @pytest.mark.parametrize(

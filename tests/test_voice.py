@@ -20,6 +20,7 @@ from duovox.contracts import AudioError, BundleError, ConfigError, GenerationErr
 from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
 from duovox.diffusion.sampling import SeededNoise
 from duovox.guides import LabelGuide
+from duovox.mels import denoiser_of
 from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
 from duovox.sound.mel import LogMel
@@ -289,13 +290,15 @@ def test_gamma_0_asks_for_no_gradient_of_the_label(voice: Duovox, monkeypatch: p
 
 
 def test_guidance_is_given_the_settings(voice: Duovox) -> None:
-    denoiser = voice._denoiser("mid", 2, SampleConfig(gamma=2.5, guidance_low=0.1, guidance_high=7.0, schedule="early"))
+    denoiser = denoiser_of(
+        voice.bundle, torch.tensor([2, 2]), SampleConfig(gamma=2.5, guidance_low=0.1, guidance_high=7.0, schedule="early")
+    )
     assert isinstance(denoiser, ClassifierGuidance)
     ((guide, schedule),) = denoiser.guides
     assert schedule == GuidanceSchedule(2.5, 0.1, 7.0, "early", voice.config.recipe.noise.sigma_data)
     assert isinstance(guide, LabelGuide) and guide.label.tolist() == denoiser.denoiser.label.tolist() == [2, 2]  # type: ignore[attr-defined]
     assert guide.classifier is voice.bundle.model.classifier and guide.calibration == voice.config.calibration
-    assert voice._denoiser(None, 2, SampleConfig()) is voice.bundle.model
+    assert denoiser_of(voice.bundle, None, SampleConfig()) is voice.bundle.model
 
 
 def test_turbo_is_refused_where_there_is_no_student(voice: Duovox) -> None:

@@ -79,6 +79,11 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+SPIN_COUNT = "5000"
+"""How often a thread of OpenMP looks for work before it sleeps. Those that look for longer take the core of those they wait for, where
+other work runs beside; those that sleep at once are woken too late, at half the speed (docs/speed.md)."""
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 1 an error of ours, 2 wrong usage, 130 interrupted.
 
@@ -86,7 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold what the terminal cannot show
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while they wait take the core of those they wait for
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments == ["--version"]:
         print(f"duovox {__version__}")

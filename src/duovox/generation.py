@@ -22,6 +22,7 @@ from duovox.classifiers.frozen import fingerprint
 from duovox.config import GuideStrength, SampleConfig, to_dict
 from duovox.contracts import ConfigError, DataError, GenerationError, OutputError
 from duovox.files import claimed, differences, safe_name, write_whole
+from duovox.mels import choose_student
 from duovox.model import ScoreModel
 from duovox.sound.audio import write_audio
 from duovox.steering import ScheduledGuide, steering
@@ -166,7 +167,7 @@ def deciding_facts(
     parts: list[Any] = [_fingerprint(model), fingerprint(own) if own is not None else "", config.digests]
     parts += [recipe, to_dict(config.mel_scale), to_dict(config.calibration)]
     if settings.sampler == "student":
-        student = voice.choose_student(settings)
+        student = choose_student(voice.bundle, settings)
         parts += [fingerprint(student.network), to_dict(student.config), to_dict(student.schooling)]
     return {
         "format": FORMAT,

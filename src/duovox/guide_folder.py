@@ -26,7 +26,7 @@ from duovox.classifiers.network_files import fill
 from duovox.config import GuideConfig, from_dict, to_json
 from duovox.contracts import BundleError, ConfigError, GuideError, OutputError
 from duovox.files import write_folder
-from duovox.model import build_classifier
+from duovox.model import build_classifier, build_speaker
 from duovox.shipped import GUIDES
 from duovox.text import read_text
 
@@ -192,7 +192,7 @@ def _network(folder: Path, config: GuideConfig, anchors: Tensor | None, tensors:
         if external is not None:
             name = CODE_FILES.get(external.source)
             return rebuild_network(external, None if name else tensors, folder / name if name else None, trust_code)
-        ours = build_classifier(config.recipe, len(config.labels) if config.kind == "classifier" or anchors is None else anchors.shape[1])
+        ours = build_classifier(config.recipe, len(config.labels)) if anchors is None else build_speaker(config.recipe, anchors.shape[1])
         fill(ours, tensors, f"the guide {folder}")
         return ours
     except (BundleError, ConfigError) as error:

@@ -19,12 +19,12 @@ from duovox.classifiers.external import ExternalClassifier
 from duovox.classifiers.front_end import build_front_end
 from duovox.classifiers.frozen import FrozenClassifier
 from duovox.config import MelConfig, MelScale, NoiseConfig, Recipe
-from duovox.contracts import Evaluation, Guide
+from duovox.contracts import ConfigError, Evaluation, Guide
 from duovox.diffusion.guidance import gradients_of
 from duovox.diffusion.noise import precondition
 from duovox.diffusion.taps import Graph, Taps, read_taps
 from duovox.networks.base import ScoreNetwork, TappedClassifier
-from duovox.networks.encoder import EncoderClassifier
+from duovox.networks.encoder import EncoderClassifier, SideBySide
 from duovox.networks.layout import to_channels_last
 from duovox.networks.scoresubnet import ScoreSubnet, TapShape
 from duovox.networks.unet import UNet
@@ -156,6 +156,15 @@ def nearest_stage(size: tuple[int, int], finest: tuple[int, int], stages: int) -
 def build_classifier(recipe: Recipe, labels: int) -> EncoderClassifier:
     """Our classifier as the recipe describes it, with fresh weights."""
     return EncoderClassifier(recipe.classifier, recipe.mel, recipe.noise, labels)
+
+
+def build_speaker(recipe: Recipe, dimensions: int) -> nn.Module:
+    """A network that embeds speakers, (B, `dimensions`), as the recipe describes it, with fresh weights."""
+    each, rest = divmod(dimensions, recipe.speaker_encoders)
+    if rest:
+        raise ConfigError(f"embeddings of {dimensions} numbers cannot be by {recipe.speaker_encoders} encoders")
+    encoders = [build_classifier(recipe, each) for _ in range(recipe.speaker_encoders)]
+    return encoders[0] if len(encoders) == 1 else SideBySide(encoders)
 
 
 def build_external(recipe: Recipe, network: nn.Module, scale: MelScale) -> ExternalClassifier:

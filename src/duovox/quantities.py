@@ -16,7 +16,7 @@ from duovox.sound.mel import mel_filterbank, unscale_mel
 from duovox.sound.vocoder.source import PitchHead
 
 PITCHES = tuple(f"{110 * 2 ** (semitone / 12):.0f}Hz" for semitone in range(-7, 25))
-"""Semitones from 73 to 415 Hz, where people speak."""
+"""Semitones from 73 to 440 Hz, where people speak."""
 
 LEVELS = tuple(f"{level}dB" for level in range(-50, -7, 2))
 """Root mean squares of a clip, relative to full scale."""

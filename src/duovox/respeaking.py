@@ -27,9 +27,10 @@ from duovox.data.splits import SPLITS
 from duovox.diffusion.noise import sigma_grid
 from duovox.diffusion.sampler import dpmpp_2m
 from duovox.diffusion.sampling import SeededNoise
+from duovox.mels import guided
 from duovox.progress import progress
 from duovox.sound.mel import scale_mel
-from duovox.voice import Duovox, guided
+from duovox.voice import Duovox
 
 BATCH = 32
 

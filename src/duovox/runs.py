@@ -28,9 +28,11 @@ from duovox.sound.mel import fit_scale
 Part = Literal["classifier", "subnet", "student", "vocoder", "judge", "speaker"]
 
 SPEAKER_DIMENSIONS = 64
-"""The length of the embedding that the part `speaker` gives, which has a classifier's form."""
+"""The length of the embedding that each encoder of the part `speaker` gives, which has a classifier's form."""
 
-LATER_SETTINGS: dict[str, Any] = {"output_kind": "logits", "output_axes": "BK", "gain_db": 0.0, "stretch_mel": 0.0, "balance": 0.0}
+LATER_SETTINGS: dict[str, Any] = {"output_kind": "logits", "output_axes": "BK"} | dict.fromkeys(
+    ("gain_db", "stretch_mel", "colour_db", "balance"), 0.0
+)
 """Settings of a classifier made elsewhere and of trainings that came after the first run folders, and their defaults."""
 
 
@@ -57,7 +59,7 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
         "student": (*common, "classifier" if recipe.external is None else "external", "subnet", "student", "train_student"),
         "vocoder": ("mel", "vocoder", "train_vocoder"),
         "judge": (*["judge"] * (recipe.judge != Recipe.judge), "train_judge"),
-        "speaker": (*common, "classifier", "train_speaker"),
+        "speaker": (*common, "classifier", *["speaker_encoders"] * (recipe.speaker_encoders > 1), "train_speaker"),
     }[part]
     settings = to_dict(recipe)
     return settled({"name": recipe.name, **{name: settings[name] for name in needed}})

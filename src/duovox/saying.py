@@ -1,6 +1,7 @@
 """Sentences: takes a voice and words, gives one wave in which they follow each other, by one speaker where a speaker guide is given.
 
-Each word is a clip of its own, with a seed of its own; what is quiet at its ends is cut, and the ends are faded, so that nothing clicks.
+Each word is a clip of its own, and all begin with the same noise, which decides much of who speaks. What is quiet at the ends of a clip is
+cut, and the ends are faded, so that nothing clicks.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def say(
     vocoder: VocoderName | None = None,
     batch: int = 8,
 ) -> Sentence:
-    """The words of `text` (see `read_words`), with seeds seed, seed + 1, ... and `pause` seconds between them.
+    """The words of `text` (see `read_words`), with `pause` seconds between them. All have the seed `seed`, so that they begin with the same
+    noise; a word that comes again has seed + 1, and so on.
 
     `speaker` is an embedding guide (`duovox.make_embedding_guide`): all words but the first are guided towards the first, and away from its
     background, by its own strength but for `speaker_strength` (as in `Duovox.guide`). Raises `LabelError` with the place of a word the
@@ -64,7 +66,8 @@ def say(
     """
     if not 0 <= pause <= LONGEST_PAUSE:
         raise ConfigError(f"the pause must lie between 0 and {LONGEST_PAUSE:g} seconds, not {pause:g}")
-    wanted = [(word, seed + place) for place, word in enumerate(read_words(text, voice))]
+    words = read_words(text, voice)
+    wanted = [(word, seed + words[:place].count(word)) for place, word in enumerate(words)]
     chosen = voice.settings(settings)
     clips = _clips(voice, wanted[:1], chosen, vocoder, guides, batch)
     if speaker is not None and len(wanted) > 1:

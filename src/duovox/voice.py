@@ -22,14 +22,13 @@ from duovox.bundle import Bundle, BundleConfig, locate, read_bundle, write_bundl
 from duovox.calibration import Level, calibrate
 from duovox.clip import MAX_LOG_MEL, Clip, Heard, VocoderName, check_request, fault_of, refuse_faulty
 from duovox.config import PRESETS, PresetName, SampleConfig
-from duovox.contracts import NO_LABEL, BundleError, ConfigError, Denoiser, GenerationError, GuideError
+from duovox.contracts import NO_LABEL, BundleError, ConfigError, GenerationError, GuideError
 from duovox.devices import Precision, choose_autocast
-from duovox.diffusion.guidance import ClassifierGuidance, GuidanceSchedule
-from duovox.diffusion.sampling import Callback, sample, sample_jumps
+from duovox.diffusion.sampling import Callback
 from duovox.guide_folder import GuideNetwork
-from duovox.guides import LabelGuide, TargetGuide
 from duovox.labels import resolve
-from duovox.model import Conditioned, ScoreModel
+from duovox.mels import choose_student, sample_mels
+from duovox.model import ScoreModel
 from duovox.networks.encoder import log_probabilities
 from duovox.runs import features_for
 from duovox.shipped import DEFAULT_BUNDLE
@@ -38,7 +37,6 @@ from duovox.sound.hearing import hear
 from duovox.sound.mel import LogMel, unscale_mel
 from duovox.sound.vocoder.griffin_lim import GriffinLim
 from duovox.steering import OF_VOICE, JoinedGuide, ScheduledGuide, aim, aim_function, check_guides, opened, steering
-from duovox.student import Student, Taught
 
 __all__ = ["MAX_LOG_MEL", "Clip", "Duovox", "Heard", "VocoderName", "fault_of", "refuse_faulty"]
 
@@ -226,7 +224,7 @@ class Duovox:
         if settings.preset == "turbo" and self.bundle.student is None:
             raise BundleError("preset turbo needs a distilled student, and this bundle holds none; use preset balanced")
         if settings.sampler == "student":
-            self.choose_student(settings)
+            choose_student(self.bundle, settings)
 
     def generate_batch(
         self,
@@ -287,30 +285,9 @@ class Duovox:
     ) -> Tensor:
         """Scaled mels (B, 1, M, T), one per seed, of one label for all or one for each, or of shares (B, K) of the labels; unchecked, as
         the sampler leaves them."""
-        mel, noise = self.config.recipe.mel, self.config.recipe.noise
-        shape = (1, mel.n_mels, mel.frames)
         check_guides(guides, settings)
-        if settings.sampler == "student":
-            student = self.choose_student(settings)
-            taught = Taught(student, self._numbers(label, len(seeds)), settings.gamma)
-            return sample_jumps(taught, seeds, shape, student.levels(settings.steps), callback, self.device)
-        denoiser = self._denoiser(label, len(seeds), settings, steering(guides))
-        return sample(denoiser, seeds, shape, settings, noise, callback, self.device)
-
-    def choose_student(self, settings: SampleConfig) -> Student:
-        """The bundle's student, which must know the settings. Raises `BundleError` where there is none, `GenerationError`."""
-        if self.bundle.student is None:
-            raise BundleError("this bundle has no student; train one (`duovox solve`, `duovox train student`), or take another sampler")
-        self.bundle.student.repertoire.check(settings, self.config.recipe.sample.guide_at)
-        return self.bundle.student
-
-    def _denoiser(
-        self, label: str | Sequence[str] | Tensor | None, count: int, settings: SampleConfig, guides: Sequence[ScheduledGuide] = ()
-    ) -> Denoiser:
-        if label is not None:
-            return guided(self.bundle, self._numbers(label, count), settings, guides=guides)
-        model = self.bundle.model
-        return ClassifierGuidance(Conditioned(model), tuple((one.guide, one.schedule) for one in guides)) if guides else model
+        numbers = None if label is None else self._numbers(label, len(seeds))
+        return sample_mels(self.bundle, numbers, seeds, settings, callback, steering(guides), self.device)
 
     def _numbers(self, label: str | Sequence[str] | Tensor | None, count: int) -> Tensor:
         """The numbers (B,) of the labels, `NO_LABEL` for none; shares (B, K) as they are."""
@@ -375,20 +352,3 @@ class Duovox:
         """The label that is meant, None for none. Raises `LabelError` for one it does not know, and `GenerationError` for an impossible
         seed or number of clips."""
         return check_request(label, seed, n, self.resolve_label)
-
-
-def guided(
-    bundle: Bundle, numbers: Tensor, settings: SampleConfig, gamma: Tensor | None = None, guides: Sequence[ScheduledGuide] = ()
-) -> Denoiser:
-    """A bundle's model guided towards labels, given by their numbers (B,) or by shares (B, K) of each, as `settings` say; `gamma` (B,)
-    takes the place of theirs. Further `guides` steer all items alike.
-
-    Where the number is `NO_LABEL`, gamma must be 0.
-    """
-    model, noise = bundle.model, bundle.config.recipe.noise
-    asked = (settings.guide_at, noise.sigma_min, bundle.config.calibration)
-    label_guide = LabelGuide(model.classifier, numbers.clamp(min=0), *asked)
-    towards = label_guide if numbers.ndim == 1 else TargetGuide(model.classifier, numbers, *asked)
-    strength = settings.gamma if gamma is None else gamma
-    schedule = GuidanceSchedule(strength, settings.guidance_low, settings.guidance_high, settings.schedule, noise.sigma_data)
-    return ClassifierGuidance(Conditioned(model, numbers), ((towards, schedule), *((one.guide, one.schedule) for one in guides)))

@@ -97,6 +97,8 @@ def test_several_guides_soft_and_negative_targets_and_gamma_zero(here: Path, bun
         ("words-4-in-four=-1:3", ("words-4", "in-four=-1", {"gamma": 3.0})),
         ("own-a:b:2", ("own", "a:b", {"gamma": 2.0})),
         ("words-high:5:straight", ("words", "high", {"gamma": 5.0, "way": "straight"})),
+        ("words-high:5:best-of-8", ("words", "high", {"gamma": 5.0, "candidates": 8})),
+        ("words-high:5:straight:best-of-8", ("words", "high", {"gamma": 5.0, "way": "straight", "candidates": 8})),
         ("words-high:through", ("words", "high", {"way": "through"})),
     ],
 )
@@ -196,6 +198,7 @@ def test_generation_into_a_folder_knows_its_guides(tiny_bundle: Bundle, bundle_f
     np.testing.assert_allclose(read_audio(tmp_path / "clips" / "low" / "0.wav", 16000), clip.wave, atol=1e-3)
     settings = tmp_path / "clips" / "settings.json"
     facts = json.loads(settings.read_text())
-    del facts["guides"][0]["strength"]["way"]  # as folders were written before guides could go straight
+    for later in ("way", "candidates"):  # as folders were written before guides could go straight, and choose
+        del facts["guides"][0]["strength"][later]
     settings.write_text(json.dumps(facts))
     assert fill_folder(voice, tmp_path / "clips", plan, batch=2, guides=[guide])

@@ -106,6 +106,15 @@ def test_a_stretch_may_start_anywhere() -> None:
 # folders of noise
 
 
+def test_halves_share_no_sample_and_need_two_clips() -> None:
+    noise = np.arange(10, dtype=np.float32)
+    first, second = Backgrounds((noise, noise[:9]), "x").halves(4)
+    assert [list(wave) for wave in (*first.waves, *second.waves)] == [[0, 1, 2, 3, 4], [0, 1, 2, 3], [5, 6, 7, 8, 9], [4, 5, 6, 7, 8]]
+    assert len({first.digest, second.digest, "x"}) == 3
+    with pytest.raises(DataError, match="a noise recording has 9 samples, two clips 10: half of it is for training; give longer ones"):
+        Backgrounds((noise, noise[:9]), "x").halves(5)
+
+
 def test_backgrounds_are_all_sounds_of_a_folder_at_one_rate(noise: Path, tmp_path: Path) -> None:
     found = read_backgrounds(noise, RATE, SAMPLES)
     assert [len(wave) for wave in found.waves] == [9000, 6000] and all(wave.dtype == np.float32 for wave in found.waves)

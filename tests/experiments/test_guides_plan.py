@@ -66,3 +66,12 @@ def test_what_cannot_be_planned() -> None:
         pitch_target(200, ("low", "high"))
     with pytest.raises(ConfigError, match="no condition 'x'; it has word_alone, pitch_1_through"):
         make_guides_plan(1.0, None, 1).condition("x")
+
+
+def test_a_guide_that_chooses_its_noise_is_tried_without_that_too() -> None:
+    plan = make_guides_plan(20, 3, 1, choosing=["speaker"])
+    (without,) = [one for one in plan.conditions if "no choice" in str(one)]
+    assert plan.conditions.index(without) == 4 and without.pitch is None
+    assert str(without) == "speaker: gamma 3, through, no choice of noise" and without.name == "speaker_3_through_no_choice_of_noise"
+    assert without.speaker is not None and without.speaker.changes == {"gamma": 3, "way": "through", "candidates": 1}
+    assert not any("no choice" in str(one) for one in make_guides_plan(20, 3, 1).conditions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def client(voice: Duovox) -> Iterator[TestClient]:
 def test_the_model_lists_its_guides(client: TestClient, voice: Duovox) -> None:
     model = client.get("/v1/model").json()
     (offer,) = model["guides"]
-    assert offer == {"name": "words", "labels": list(TONES), "gamma": 10.0, "digest": voice.guides["words"].digest}
+    assert offer == {"name": "words", "labels": list(TONES), "gamma": 10.0, "ways": ["through"], "digest": voice.guides["words"].digest}
     assert (model["limits"]["guides"], model["limits"]["guide_gamma"]) == (16, 100.0)
 
 
@@ -59,6 +60,15 @@ def test_a_steered_clip_is_the_librarys(client: TestClient, voice: Duovox) -> No
     ]
 
 
+def test_a_guide_at_the_estimate_is_offered_both_ways_its_own_first(tiny_bundle: Bundle) -> None:
+    voice = Duovox(tiny_bundle)
+    joined = voice.add_guide("loudness")
+    voice.guides["straight"] = replace(joined, name="straight", strength=replace(joined.strength, way="straight"))
+    with serving(voice) as client:
+        offers = client.get("/v1/model").json()["guides"]
+    assert {offer["name"]: offer["ways"] for offer in offers} == {"loudness": ["through", "straight"], "straight": ["straight", "through"]}
+
+
 def test_a_request_may_choose_the_way(client: TestClient, voice: Duovox) -> None:
     (foreign,) = (voice.guides["words"],)
     asked: Any = [{"name": foreign.name, "target": "high", "gamma": 2, "way": "straight"}]
@@ -68,6 +78,17 @@ def test_a_request_may_choose_the_way(client: TestClient, voice: Duovox) -> None
     reply = generate(client, label="low", guides=asked, keep_faulty=True)
     assert reply["guides"][0]["way"] == "through"
     assert "--guide words-high:2:through" in reply["command"] and "gamma=2.0, way='through')" in reply["python"]
+
+
+def test_a_request_may_say_among_how_many_noises_a_guide_chooses(client: TestClient, voice: Duovox) -> None:
+    asked: Any = [{"name": "words", "target": "high", "gamma": 2, "candidates": 4}]
+    reply = generate(client, label="low", seed=5, guides=asked, keep_faulty=True)
+    (wanted,) = voice.generate("low", seed=5, guides=[voice.guide("words", "high", gamma=2, candidates=4)], keep_faulty=True)
+    assert np.abs(wave_of(reply["clips"][0]) - np.clip(wanted.wave, -1, 1)).max() < 1e-3
+    assert reply["guides"][0]["candidates"] == 4
+    assert "--guide words-high:2:best-of-4" in reply["command"] and "gamma=2.0, candidates=4)" in reply["python"]
+    asked[0]["candidates"] = 65
+    assert client.post("/v1/generate", json={"label": "low", "guides": asked}).status_code == 422
 
 
 def test_clips_that_are_steered_otherwise_never_share_a_batch(voice: Duovox) -> None:

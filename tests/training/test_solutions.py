@@ -16,6 +16,7 @@ from duovox.config import SampleConfig, SolutionConfig
 from duovox.contracts import NO_LABEL, ConfigError, DataError, GenerationError, OutputError
 from duovox.diffusion.sampling import sample
 from duovox.files import claimed
+from duovox.mels import denoiser_of
 from duovox.training import solutions as module
 from duovox.training.solutions import make_solutions, open_solutions, shard_file, solution_gamma, solution_label
 from duovox.voice import Duovox
@@ -56,8 +57,8 @@ def test_the_paths_end_where_the_sampler_ends(voice: Duovox, tmp_path: Path) -> 
     mel, noise = voice.config.recipe.mel, voice.config.recipe.noise
     for number in (0, 1, 3, 14):
         settings = SampleConfig(sampler="dpmpp_2m", steps=5, gamma=batch.gamma[number].item())
-        label = None if batch.label[number] == NO_LABEL else voice.labels[int(batch.label[number])]
-        denoiser = voice._denoiser(label, 1, settings)
+        label = batch.label[number : number + 1]
+        denoiser = denoiser_of(voice.bundle, None if label.item() == NO_LABEL else label, settings)
         ours = sample(denoiser, [700 + number], (1, mel.n_mels, mel.frames), settings, noise)
         assert torch.allclose(batch.nodes[number, -1], ours[0], atol=2e-3), number
     assert {int(label) for label in batch.label} == {NO_LABEL, 0, 1, 2}

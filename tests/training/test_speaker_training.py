@@ -15,13 +15,15 @@ from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.cli import main
 from duovox.config import MelScale, Recipe, TrainConfig
-from duovox.contracts import DataError, GuideError, LabelError, TrainingError
+from duovox.contracts import ConfigError, DataError, GuideError, LabelError, TrainingError
 from duovox.data import Features, open_features
 from duovox.guide_folder import read_guide
+from duovox.model import build_speaker
 from duovox.repurposing import make_speaker_guide
 from duovox.repurposing.guide_making import one_of_each
-from duovox.runs import read_weights
+from duovox.runs import SPEAKER_DIMENSIONS, read_weights
 from duovox.sound.mel import fit_scale
+from duovox.training.augment import COLOUR_POINTS, NEPERS_PER_DB, random_colour
 from duovox.training.optim import update
 from duovox.training.schedule import step_generator
 from duovox.training.shares import Part
@@ -89,6 +91,27 @@ def test_a_step_draws_the_same_every_time(features: Features, recipe: Recipe) ->
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+def test_a_colour_is_the_same_at_all_times_and_another_for_each_clip() -> None:
+    log_mel = torch.randn(5, 1, 16, 7)
+    curve = random_colour(log_mel, 20.0, torch.Generator().manual_seed(0)) - log_mel
+    torch.testing.assert_close(curve, curve[..., :1].expand_as(curve))
+    assert float(curve.abs().max()) <= 20 * NEPERS_PER_DB + 1e-5 and float(curve.std(dim=0).min()) > 0.1
+    bends = (curve[:, 0, 2:, 0] - 2 * curve[:, 0, 1:-1, 0] + curve[:, 0, :-2, 0]).abs() > 1e-5
+    assert bool((bends.sum(dim=1) <= COLOUR_POINTS - 2).all()), "straight between its points, which here are bands"
+
+
+def test_only_what_the_recipe_asks_for_changes_the_clips(features: Features, recipe: Recipe) -> None:
+    log_mel = torch.randn(4, 1, 6, 5)
+
+    def augmented(**settings: float) -> torch.Tensor:
+        train = dataclasses.replace(recipe.train_speaker, gain_db=0.0, **settings)  # type: ignore[arg-type]
+        trainee = SpeakerTraining(dataclasses.replace(recipe, train_speaker=train), features, scale_of(features), CPU, None)
+        return trainee.augmented(log_mel, step_generator(0, 0, CPU))
+
+    assert torch.equal(augmented(), log_mel)
+    assert torch.equal(augmented(colour_db=9.0), random_colour(log_mel, 9.0, step_generator(0, 0, CPU)))
+
+
 def test_it_learns_whose_clips_are_whose(features: Features, recipe: Recipe) -> None:
     """Speakers whose clips have nothing in common but the name, so that nothing can be known before."""
     mixed = dataclasses.replace(features, speakers=tuple(f"speaker {number % 3}" for number in range(len(features.speakers))))
@@ -133,6 +156,46 @@ def test_a_run_becomes_a_guide_towards_any_sound(run: Path, features: Features, 
         voice.guide(again)
     with pytest.raises(GuideError, match=r"needs background clips"):
         make_speaker_guide(run, [])
+
+
+def test_several_encoders_learn_side_by_side_and_are_believed_alike(
+    by_tone: Path, features: Features, recipe: Recipe, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    two = dataclasses.replace(recipe, speaker_encoders=2)
+    start_training("speaker", two, by_tone, tmp_path / "runs", device="cpu", precision="fp32")
+    guide = read_guide(make_speaker_guide(tmp_path / "runs" / "speaker", one_of_each(features)).write(tmp_path / "who"))
+    assert guide.anchors is not None and guide.anchors.shape == (3, 2 * SPEAKER_DIMENSIONS)
+    mels, sigma = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.full((4,), 0.5)
+    encoders = list(guide.network.encoders)  # type: ignore[arg-type]
+    each = [torch.nn.functional.normalize(encoder(mels, sigma), dim=1) for encoder in encoders]
+    whole = torch.nn.functional.normalize(guide.network(mels, sigma), dim=1)
+    torch.testing.assert_close(whole @ whole.T, (each[0] @ each[0].T + each[1] @ each[1].T) / 2)
+    assert not torch.allclose(each[0] @ each[0].T, each[1] @ each[1].T, atol=1e-2), "they began with other weights"
+    voice = Duovox(tiny_bundle)
+    steered = voice.guide(guide, like=features.waves[0].astype(np.float32) / 2**15, gamma=30, cap=3)
+    plain, near = (voice.generate("low", 2, guides=some, keep_faulty=True) for some in ([], [steered]))
+    assert np.abs(plain[0].log_mel - near[0].log_mel).max() > 0.01
+
+
+def test_each_encoder_has_a_loss_of_its_own(features: Features, recipe: Recipe) -> None:
+    def loss_of(encoders: int) -> tuple[SpeakerTraining, float]:
+        trainee = SpeakerTraining(dataclasses.replace(recipe, speaker_encoders=encoders), features, scale_of(features), CPU, None)
+        return trainee, float(trainee.loss(0, trainee.draw(0, step_generator(0, 0, CPU)), Part()).total.detach())
+
+    two, both = loss_of(2)
+    one, _ = loss_of(1)
+    drawn, alone = two.draw(0, step_generator(0, 0, CPU)), list[float]()
+    for encoder in two.network.encoders:  # type: ignore[union-attr]
+        one.network.load_state_dict(encoder.state_dict())
+        alone.append(float(one.loss(0, drawn, Part()).total.detach()))
+    assert both == pytest.approx(sum(alone) / 2, abs=1e-4) and abs(alone[0] - alone[1]) > 1e-3
+
+
+def test_encoders_share_the_embedding_evenly(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match="embeddings of 64 numbers cannot be by 3 encoders"):
+        build_speaker(dataclasses.replace(recipe, speaker_encoders=3), 64)
+    with pytest.raises(ConfigError, match=r"recipe.speaker_encoders must be positive"):
+        dataclasses.replace(recipe, speaker_encoders=0)
 
 
 @pytest.mark.usefixtures("anything_is_speech")

@@ -17,6 +17,9 @@ from duovox.text import printable
 KNOWN = "pitch-196Hz:10, loudness--20dB:1, speaker-FILE.wav:10, own-LABEL:3"
 """How the guides are asked for that need no folder."""
 
+BEST_OF = "best-of-"
+"""Begins what says among how many noises a guide chooses."""
+
 if TYPE_CHECKING:
     from duovox.guide_folder import GuideNetwork
     from duovox.steering import ScheduledGuide
@@ -45,6 +48,7 @@ def guide(
     schedule: ScheduleName | None = None,
     at: GuideAt | None = None,
     way: GuideWay | None = None,
+    candidates: int | None = None,
     force: bool = False,
 ) -> None:
     """Make a guide of a classifier or an embedding network: a folder that `duovox generate --guide` and `duovox serve --guide` take.
@@ -73,6 +77,7 @@ def guide(
         schedule: How its strength runs: constant, early (fading as the noise goes) or late (growing).
         at: Where it is asked; a network that never met noise at the estimate alone.
         way: How its gradient comes back from the estimate: through the denoiser, or straight, which costs less.
+        candidates: Among so many noises it chooses the one to begin with, by quick sketches.
         force: Overwrite a guide that exists.
     """
     from duovox.guide_folder import refuse_taken
@@ -80,7 +85,7 @@ def guide(
     from duovox.voice import Duovox
 
     refuse_taken(out, force)
-    strength = {"gamma": gamma, "interval": interval, "cap": cap, "schedule": schedule, "at": at, "way": way}
+    strength = {"gamma": gamma, "interval": interval, "cap": cap, "schedule": schedule, "at": at, "way": way, "candidates": candidates}
     given = _Given(source, weights, arguments, takes, labels, output, output_kind, references, background, temperature)
     with in_the_shells_words():
         made = _made(given, out.name, strength)
@@ -213,8 +218,8 @@ def _fit(made: GuideNetwork, voice: Duovox, bundle: str) -> str:
 
 
 def read_guides(voice: Duovox, texts: tuple[str, ...], trust_code: bool) -> list[ScheduledGuide]:
-    """The guides that `--guide` names, each as GUIDE-TARGET:GAMMA, or GUIDE-TARGET:GAMMA:straight. Raises `GuideError`, `LabelError`,
-    `ConfigError`, `AudioError`."""
+    """The guides that `--guide` names, each as GUIDE-TARGET:GAMMA, where :straight and :best-of-16 may follow. Raises `GuideError`,
+    `LabelError`, `ConfigError`, `AudioError`."""
     return [_aimed(voice, *_split(text), trust_code) for text in texts]
 
 
@@ -243,13 +248,18 @@ def _split(text: str) -> tuple[str, str | None, dict[str, Any]]:
 
 
 def split_strength(text: str) -> tuple[str, dict[str, Any]]:
-    """A guide without what follows it after colons, gamma and way, and those as changes of its strength. Raises `GuideError`."""
+    """A guide without what follows it after colons, gamma, way and candidates, and those as changes of its strength. Raises
+    `GuideError`."""
     start, colon, end = text.rpartition(":")
     if not colon:
         return text, {}
-    if end in get_args(GuideWay):
+    number = end.removeprefix(BEST_OF)
+    change: dict[str, Any] = {"way": end} if end in get_args(GuideWay) else {}
+    if number != end and number.isdecimal():
+        change = {"candidates": int(number)}
+    if change:
         whole, before = split_strength(start)
-        return whole, before | {"way": end}
+        return whole, before | change
     try:
         return start, {"gamma": float(end)}
     except ValueError:

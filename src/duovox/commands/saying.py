@@ -40,7 +40,7 @@ def say(
     Args:
         text: The words, as "three 1 4", each one of the bundle's labels or its figure.
         out: The sound file; its suffix chooses the format.
-        seed: Seed of the first word; the next ones have seed + 1, ...
+        seed: Seed of all words, which begin with the same noise; one that comes again has seed + 1, ...
         pause: Seconds between two words.
         speaker: A guide that embeds speakers (`duovox guide --references ... --background ...`), as FOLDER or FOLDER:GAMMA: the other words
             are to be by the speaker of the first.

@@ -7,6 +7,7 @@ from duovox.config.diffusion import PRESETS, Calibration, NoiseConfig, PresetNam
 from duovox.config.external import ExternalConfig, MelInput, TapConfig, WaveInput, read_input
 from duovox.config.fields import check_labels, check_languages, from_dict, to_dict, to_json
 from duovox.config.guiding import (
+    MAX_CANDIDATES,
     MAX_GUIDES,
     GuideConfig,
     GuideRecord,
@@ -24,6 +25,7 @@ from duovox.config.student import Repertoire, Schooling, SolutionConfig, Student
 from duovox.config.training import SeenConfig, TrainConfig, with_updates
 
 __all__ = [
+    "MAX_CANDIDATES",
     "MAX_GUIDES",
     "PRESETS",
     "Calibration",

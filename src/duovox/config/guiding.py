@@ -17,6 +17,9 @@ from duovox.config.recipe import Recipe
 from duovox.config.sound import MelScale
 from duovox.contracts import ConfigError, GuideAt, GuideWay
 
+MAX_CANDIDATES = 64
+"""The most noises that a guide may choose among: each costs a sketch of the clip."""
+
 MAX_GUIDES = 16
 """The most guides that may steer a clip beside the label: each costs a backward through the denoiser."""
 
@@ -25,7 +28,8 @@ MAX_GUIDES = 16
 class GuideStrength:
     """How strongly and where a guide guides: `gamma`, at noise levels from `low` to `high`, its shift at one evaluation limited to a
     root mean square of `cap`; `schedule` and `at` as `schedule` and `guide_at` of `SampleConfig`. `way` is how the gradient at the
-    estimate comes to the noised mel: `through` the denoiser, or `straight`, cheaper (see `guides.StraightGuide`).
+    estimate comes to the noised mel: `through` the denoiser, or `straight`, cheaper (see `guides.StraightGuide`). Before it guides, it
+    chooses the noise to begin with among so many `candidates` of the clip's seed, see `mels.best_starts`.
 
     The defaults were found with networks that never met noise, asked at the estimate (docs/guides.md).
     """
@@ -37,6 +41,7 @@ class GuideStrength:
     schedule: ScheduleName = "constant"
     at: GuideAt = "estimate"
     way: GuideWay = "through"
+    candidates: int = 1
 
     def __post_init__(self) -> None:
         require(self.cap != 0, "guide.cap must be positive, not 0: no guidance would be left; to switch a guide off, set its gamma to 0")
@@ -46,6 +51,8 @@ class GuideStrength:
             "guide.way straight is for guides at the estimate; at the noised mel no gradient leads through the denoiser: leave it out"
         )
         require(self.way == "through" or self.at == "estimate", straight)
+        within = 1 <= self.candidates <= MAX_CANDIDATES
+        require(within, f"guide.candidates must lie between 1 (no choice) and {MAX_CANDIDATES}, not {self.candidates}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ class TrainConfig:
     """How one network is trained. `updates` counts optimiser steps; the last `cooldown` share of them decays the rate to 0.
 
     No updates at all leave the network as it was drawn (a classifier like that is a baseline of its own). `gain_db` and `stretch_mel`
-    are the most by which a classifier's training makes clips louder or softer, and their mel axis longer or shorter (a share).
+    are the most by which a classifier's training makes clips louder or softer, and their mel axis longer or shorter (a share);
+    `colour_db` is the most by which a speaker network's training colours them, as microphones and rooms do, so that it hears voices.
     `balance` is how far every part makes up for rare labels (see `data.batches.balanced`).
     """
 
@@ -27,6 +28,7 @@ class TrainConfig:
     shift_frames: int = 0
     gain_db: float = 0.0
     stretch_mel: float = 0.0
+    colour_db: float = 0.0
     balance: float = 0.0
     label_smoothing: float = 0.0
     validate_every: int = 500
@@ -35,7 +37,12 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = "batch rate clip_norm validate_every checkpoint_every"
-        check("train", self, positive=positive, not_negative="updates warmup weight_decay shift_frames gain_db stretch_mel balance seed")
+        check(
+            "train",
+            self,
+            positive=positive,
+            not_negative="updates warmup weight_decay shift_frames gain_db stretch_mel colour_db balance seed",
+        )
         require(self.stretch_mel < 1, f"train.stretch_mel must lie in [0, 1), not {self.stretch_mel}")
         require(0 <= self.cooldown <= 1, f"train.cooldown must lie in [0, 1], not {self.cooldown}")
         require(0 <= self.ema_decay < 1, f"train.ema_decay must lie in [0, 1), not {self.ema_decay}")

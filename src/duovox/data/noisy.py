@@ -35,6 +35,17 @@ class Backgrounds:
     waves: tuple[NDArray[np.float32], ...]
     digest: str
 
+    def halves(self, samples: int) -> tuple[Backgrounds, Backgrounds]:
+        """The first half of every recording, to train in, and the second, to be tested in. Raises `DataError` where one is shorter than two
+        stretches of so many samples."""
+        if short := [len(noise) for noise in self.waves if len(noise) < 2 * samples]:
+            raise DataError(
+                f"a noise recording has {short[0]} samples, two clips {2 * samples}: half of it is for training; give longer ones"
+            )
+        parts = zip(*((noise[: len(noise) // 2], noise[len(noise) // 2 :]) for noise in self.waves), strict=True)
+        first, second = (Backgrounds(tuple(waves), f"{self.digest} half {number}") for number, waves in enumerate(parts, 1))
+        return first, second
+
     def add_to(self, wave: NDArray[np.float32], snr: float, seed: Sequence[int]) -> NDArray[np.float32]:
         """wave (S,) with a stretch of noise chosen by `seed` at `snr` dB; both are made quieter where the sum would clip."""
         which, start = self.draw(len(wave), np.random.default_rng(list(seed)))

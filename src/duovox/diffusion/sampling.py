@@ -30,9 +30,11 @@ def sample(
     noise: NoiseConfig,
     callback: Callback | None = None,
     device: torch.device | str = "cpu",
+    starts: Sequence[int] = (),
 ) -> Tensor:
-    """One item of `shape` for each seed: (B, *shape), float32. The guidance settings are the denoiser's affair."""
-    draw = SeededNoise(seeds, shape, torch.device(device))
+    """One item of `shape` for each seed: (B, *shape), float32. The guidance settings are the denoiser's affair; `starts` as in
+    `SeededNoise`."""
+    draw = SeededNoise(seeds, shape, torch.device(device), starts)
     if callback is not None:
         denoiser = WithCallback(denoiser, callback)
     if settings.sampler == "euler_maruyama":
@@ -51,6 +53,7 @@ def sample_jumps(
     sigmas: Tensor,
     callback: Callback | None = None,
     device: torch.device | str = "cpu",
+    starts: Sequence[int] = (),
 ) -> Tensor:
     """As `sample`, by the jumps of a flow map over `sigmas` (n + 1,), which fall to 0."""
 
@@ -60,15 +63,19 @@ def sample_jumps(
             callback(sigma[0].item(), estimate)
         return estimate
 
-    return follow(told, SeededNoise(seeds, shape, torch.device(device))() * sigmas[0].item(), sigmas)
+    return follow(told, SeededNoise(seeds, shape, torch.device(device), starts)() * sigmas[0].item(), sigmas)
 
 
 class SeededNoise:
-    """Standard normal noise with one generator per item: `draw()` -> (B, *shape). Item i depends on its own seed alone."""
+    """Standard normal noise with one generator per item: `draw()` -> (B, *shape). Item i depends on its own seed alone, and begins with
+    noise number `starts[i]` of that seed, number 0 where there are none."""
 
-    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> None:
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device, starts: Sequence[int] = ()) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.shape, self.device = shape, device
+        for generator, start in zip(self.generators, starts, strict=bool(starts)):
+            for _ in range(start):
+                torch.randn(shape, generator=generator)
 
     def __call__(self) -> Tensor:
         return torch.stack([torch.randn(self.shape, generator=generator) for generator in self.generators]).to(self.device)

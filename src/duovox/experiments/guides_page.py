@@ -234,7 +234,8 @@ def _sources(bench: GuidesBench) -> list[str]:
     sample = bench.voice.config.recipe.sample
     guides = [f"{one.name} `{one.digest[:16]}`" for one in (bench.pitch, bench.speaker) if one]
     lines = [
-        f"Voice `{bench.voice.digest[:16]}`, {sample.sampler} with {sample.steps} steps, label guidance gamma {sample.gamma:g}. Guides: "
+        f"Voice `{bench.voice.digest[:16]}`, {sample.sampler} with {sample.steps} steps, label guidance gamma {sample.gamma:g}, "
+        f"{bench.voice.precision}. Guides: "
         f"{', '.join(guides)}. Judge: {bench.judge.kind}, `{bench.judge.digest[:16]}`. Verifier `{bench.verifier.digest[:16]}`. "
         f"Data `{bench.features.digest[:16]}`.",
         *([f"{bench.quality.name}: {bench.quality.about}."] if bench.quality else []),

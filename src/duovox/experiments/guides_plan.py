@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -35,16 +35,18 @@ class Dose:
     gamma: float
     way: GuideWay = "through"
     capped: bool = True
+    chooses: bool = True
 
     @property
     def changes(self) -> dict[str, Any]:
         """As `Duovox.guide` takes them."""
-        return {"gamma": self.gamma, "way": self.way} | ({} if self.capped else {"cap": math.inf})
+        capped, chosen = {} if self.capped else {"cap": math.inf}, {} if self.chooses else {"candidates": 1}
+        return {"gamma": self.gamma, "way": self.way, **capped, **chosen}
 
     @property
     def kind(self) -> str:
         """All but gamma, in words."""
-        return self.way + ", no cap" * (not self.capped)
+        return self.way + ", no cap" * (not self.capped) + ", no choice of noise" * (not self.chooses)
 
     def __str__(self) -> str:
         return f"gamma {self.gamma:g}, {self.kind}"
@@ -103,16 +105,25 @@ class GuidesPlan:
 
 
 def make_guides_plan(
-    pitch: float | None, speaker: float | None, n: int, speakers: int = SPEAKERS, sentences: int = 20, pitches: Sequence[int] = PITCHES
+    pitch: float | None,
+    speaker: float | None,
+    n: int,
+    speakers: int = SPEAKERS,
+    sentences: int = 20,
+    pitches: Sequence[int] = PITCHES,
+    choosing: Collection[str] = (),
 ) -> GuidesPlan:
     """The plan for guides whose own gammas are `pitch` and `speaker`, None where there is no such guide. Their own strengths come first,
-    then both at once, then the curves. Raises `ConfigError` where there is neither, and for numbers that make no sense."""
+    then both at once, then those of `choosing`, which choose the noise to begin with, without that, then the curves. Raises `ConfigError`
+    where there is neither, and for numbers that make no sense."""
     if pitch is None and speaker is None:
         raise ConfigError("the experiment guides needs a guide: --pitch, --speaker, or both")
     if n < 1 or sentences < 0:
         raise ConfigError(f"n must be at least 1 and sentences at least 0, not {n} and {sentences}")
     own = Steered(Dose(pitch) if pitch else None, Dose(speaker) if speaker else None)
     first = [PLAIN, Steered(pitch=own.pitch), Steered(speaker=own.speaker), own]
+    alone = {"pitch": own.pitch, "speaker": own.speaker}
+    first += [Steered(**{name: replace(dose, chooses=False)}) for name, dose in alone.items() if dose and name in choosing]
     curves = [Steered(pitch=dose) for dose in curve(pitch)] + [Steered(speaker=dose) for dose in curve(speaker)]
     conditions = tuple(dict.fromkeys([*first, *curves]))
     return GuidesPlan(conditions, tuple(pitches), speakers if speaker else 0, n, sentences if speaker else 0)

@@ -127,7 +127,13 @@ class GuidesBench:
     def _decided(self) -> dict[str, Any]:
         guides = [self.pitch.digest if self.pitch else "", self.speaker.digest if self.speaker else ""]
         sample = to_dict(replace(self.voice.config.recipe.sample, preset="own"))
-        parts = {"voice": self.voice.digest, "guides": guides, "sample": sample, "judge": self.judge.digest}
+        parts = {
+            "voice": self.voice.digest,
+            "precision": self.voice.precision,
+            "guides": guides,
+            "sample": sample,
+            "judge": self.judge.digest,
+        }
         parts |= {"verifier": self.verifier.digest, "meter": self.meter.name, "data": self.features.digest, "panel": list(self.panel.names)}
         strengths = [to_dict(one) for one in self._strengths()]
         return parts | {"strengths": strengths, "quality": [self.quality.name, self.quality.about] if self.quality else []}

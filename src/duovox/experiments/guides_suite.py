@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from duovox.config import GuideStrength
 from duovox.contracts import ConfigError
 from duovox.data import Features, narrowed, open_features, relabelled
 from duovox.devices import choose_device
@@ -43,7 +44,8 @@ def run_guides(options: Options) -> Finished:
 def open_guides_bench(options: Options) -> GuidesBench:
     """The plan, the voice with its guides, and the instruments; a verifier is trained where there is none. Raises `DataError` for too few
     real clips or speakers."""
-    voice = Duovox.from_pretrained(options.bundle, trust_code=options.trust_code).to(choose_device(options.device))
+    voice = Duovox.from_pretrained(options.bundle, trust_code=options.trust_code)
+    voice.to(choose_device(options.device), options.precision)
     features = _features(options.data, voice)
     judge = Judge.load(options.judge or packaged_judge(voice.labels)).to(voice.device)
     judge.require(voice.labels)
@@ -55,7 +57,8 @@ def open_guides_bench(options: Options) -> GuidesBench:
     panel = gather_panel(open_features(options.data), verifier, SPEAKERS, RANKED)
     if speaker:
         voice.guide(speaker, like=panel.references[0])
-    plan = make_guides_plan(*_gammas(pitch, speaker), options.n, panel.wanted, options.sentences, PITCHES)
+    choosing = [name for name, own in _strengths(pitch, speaker).items() if own.candidates > 1]
+    plan = make_guides_plan(*_gammas(pitch, speaker), options.n, panel.wanted, options.sentences, PITCHES, choosing)
     return GuidesBench(
         plan,
         options.out,
@@ -104,9 +107,14 @@ def _speaker(options: Options, voice: Duovox) -> GuideNetwork | None:
     return None if options.speaker is None else read_guide(options.speaker, options.trust_code)
 
 
+def _strengths(pitch: JoinedGuide | None, speaker: GuideNetwork | None) -> dict[str, GuideStrength]:
+    """The guides' own, of those that there are."""
+    return ({"pitch": pitch.strength} if pitch else {}) | ({"speaker": speaker.config.strength} if speaker else {})
+
+
 def _gammas(pitch: JoinedGuide | None, speaker: GuideNetwork | None) -> tuple[float | None, float | None]:
-    """The guides' own."""
-    return pitch.strength.gamma if pitch else None, speaker.config.strength.gamma if speaker else None
+    own = _strengths(pitch, speaker)
+    return own["pitch"].gamma if pitch else None, own["speaker"].gamma if speaker else None
 
 
 def _verifier(options: Options) -> Verifier:
@@ -131,6 +139,7 @@ def guides_words(options: Options) -> list[str]:
         "--sentences": options.sentences,
         "--quality": Path(options.quality).name if options.quality else None,
         "--quality-clips": options.quality_clips if options.quality else None,
+        "--precision": options.precision if options.precision != "auto" else None,
         "--results": "RESULTS" if options.results else None,
         "--only": options.only,
     }

@@ -43,7 +43,7 @@ class Options:
     words: Path | None = None
     """For shift: feature folder of words that the classifier does not know."""
     noise: Path | None = None
-    """For shift and augment: folder of noise recordings."""
+    """For shift and augment: folder of noise recordings; augment's spotters learn in one half of each and are asked in the other."""
     bundle: str = DEFAULT_BUNDLE
     """The voice (name, folder, hub id): for guides that is steered, for augment that speaks; it may have heard all of the data."""
     pitch: str | None = None

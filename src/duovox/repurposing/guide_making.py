@@ -28,7 +28,7 @@ from duovox.data import Features, gather, relabelled
 from duovox.data.features import open_features
 from duovox.embedders import Embedder, OwnEmbedder, SoundEmbedder
 from duovox.guide_folder import FORMAT, GuideNetwork, halved, with_digests
-from duovox.model import build_classifier
+from duovox.model import build_speaker
 from duovox.repurposing.building import layers_of, repurpose
 from duovox.repurposing.training import Repurposed
 from duovox.runs import SPEAKER_DIMENSIONS, fill_classifier, read_weights, scale_of
@@ -137,7 +137,7 @@ def make_speaker_guide(
     if facts.get("part") != "speaker":
         raise GuideError(f"{source} embeds no speakers; name OUT/speaker, of `duovox train speaker`")
     recipe, scale, strength = _recipe_of_run(facts["recipe"], source), scale_of(facts), strength or GuideStrength()
-    network = build_classifier(recipe, SPEAKER_DIMENSIONS)
+    network = build_speaker(recipe, recipe.speaker_encoders * SPEAKER_DIMENSIONS)
     network.load_state_dict(tensors, strict=True)
     embedder = OwnEmbedder(network.eval().requires_grad_(False), recipe.mel, scale, recipe.noise.sigma_min)
     anchors = _anchors(embedder, references, background, recipe.mel)

@@ -142,7 +142,7 @@ def chosen_guides(voice: Duovox, wanted: Sequence[GuideRequest], settings: Sampl
     for one in wanted:
         if one.name not in (OWN, *voice.guides):
             raise GuideError(f"this server has no guide {printable(repr(one.name))}; it has {', '.join((*voice.guides, OWN))}")
-    guides = tuple(voice.guide(one.name, one.target, gamma=one.gamma, way=one.way) for one in wanted)
+    guides = tuple(voice.guide(one.name, one.target, gamma=one.gamma, way=one.way, candidates=one.candidates) for one in wanted)
     check_guides(guides, settings)
     return guides
 

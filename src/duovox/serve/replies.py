@@ -6,10 +6,11 @@ import math
 import shlex
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from duovox import __version__
 from duovox.config import MAX_GUIDES, GuideRecord, SampleConfig
+from duovox.contracts import GuideWay
 from duovox.serve.pictures import picture
 from duovox.serve.sampling import Change, Setting, describe, differing, ends, plain
 from duovox.serve.schemas import (
@@ -35,6 +36,7 @@ from duovox.sound.audio import encode_audio
 
 if TYPE_CHECKING:
     from duovox.sound.hearing import Treatment
+    from duovox.steering import JoinedGuide
     from duovox.voice import Clip, Duovox, Heard, VocoderName
 
 
@@ -61,9 +63,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         presets={name: plain(begun) for name, begun in voice.presets().items()},
         fewest_steps=_fewest_steps(voice),
         vocoders=["griffin_lim"] if bundle.vocoder is None else ["neural", "griffin_lim"],
-        guides=[
-            GuideOffer(name=one.name, labels=list(one.labels), gamma=one.strength.gamma, digest=one.digest) for one in voice.guides.values()
-        ],
+        guides=[_guide_offer(guide) for guide in voice.guides.values()],
         samplers=next(setting.choices or [] for setting in settings if setting.name == "sampler"),
         limits=Limits(
             n=MAX_CLIPS,
@@ -76,6 +76,17 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
         ),
         version=__version__,
     )
+
+
+def _guide_offer(guide: JoinedGuide) -> GuideOffer:
+    strength = guide.strength
+    others = [way for way in get_args(GuideWay) if way != strength.way and strength.at == "estimate"]
+    return GuideOffer(name=guide.name, labels=list(guide.labels), gamma=strength.gamma, ways=[strength.way, *others], digest=guide.digest)
+
+
+def _guide_reply(guide: GuideRecord) -> GuideReply:
+    gamma, way, candidates = guide.strength.gamma, guide.strength.way, guide.strength.candidates
+    return GuideReply(name=guide.name, target=guide.target, gamma=gamma, way=way, candidates=candidates, digest=guide.digest)
 
 
 def _offered(settings: list[Setting], voice: Duovox) -> list[Setting]:
@@ -98,10 +109,7 @@ def generate_reply(spoken: list[Spoken], wanted: GenerateRequest, task: Speak, v
     return GenerateReply(
         clips=[clip_reply(one, wanted) for one in spoken],
         settings=settings_reply(task.settings, task.vocoder),
-        guides=[
-            GuideReply(name=one.name, target=one.target, gamma=one.strength.gamma, way=one.strength.way, digest=one.digest)
-            for one in guides
-        ],
+        guides=[_guide_reply(guide) for guide in guides],
         digest=voice.config.digest,
         command=command_line(wanted, changes, bundle, guides),
         python=python_code(wanted, changes, bundle, guides),
@@ -161,8 +169,10 @@ def command_line(wanted: GenerateRequest, changes: Mapping[str, Change], bundle:
 
 
 def _guide_word(asked: GuideRequest, guide: GuideRecord) -> str:
-    """A guide as the command line has it; its way where the request says one."""
-    return f"{guide.called}:{guide.strength.gamma:g}" + (f":{asked.way}" if asked.way else "")
+    """A guide as the command line has it; its way and candidates where the request says them."""
+    way = f":{asked.way}" if asked.way else ""
+    candidates = f":best-of-{asked.candidates}" if asked.candidates else ""
+    return f"{guide.called}:{guide.strength.gamma:g}{way}{candidates}"
 
 
 def _flag(name: str, value: Change) -> list[str]:
@@ -187,8 +197,9 @@ def python_code(wanted: GenerateRequest, changes: Mapping[str, Change], bundle: 
 
 
 def _guide_call(asked: GuideRequest, guide: GuideRecord) -> str:
-    way = f", way={asked.way!r}" if asked.way else ""
-    return f"voice.guide({guide.name!r}, {_target(guide)}, gamma={guide.strength.gamma!r}{way})"
+    given = {name: getattr(asked, name) for name in ("way", "candidates")}
+    more = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
+    return f"voice.guide({guide.name!r}, {_target(guide)}, gamma={guide.strength.gamma!r}{more})"
 
 
 def _target(guide: GuideRecord) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from duovox.config import MAX_GUIDES
+from duovox.config import MAX_CANDIDATES, MAX_GUIDES
 from duovox.contracts import GuideWay
 from duovox.serve.sampling import SampleReply, SampleRequest, Scalar, Setting
 from duovox.serve.settings import MAX_CLIPS, MOST_GUIDED
@@ -44,6 +44,9 @@ class GuideRequest(BaseModel):
     way: GuideWay | None = Field(
         None, description="How its gradient comes back from the estimate: through the denoiser, or straight, cheaper; null for its own."
     )
+    candidates: int | None = Field(
+        None, strict=True, ge=1, le=MAX_CANDIDATES, description="Among so many noises it chooses the one to begin with; null for its own."
+    )
 
 
 class GuideReply(BaseModel):
@@ -53,15 +56,18 @@ class GuideReply(BaseModel):
     target: dict[str, float]
     gamma: float
     way: GuideWay
+    candidates: int
     digest: str
 
 
 class GuideOffer(BaseModel):
-    """A guide that may be asked for: what can be wanted of it, and how strongly it guides unless told otherwise."""
+    """A guide that may be asked for: what can be wanted of it, how strongly it guides unless told otherwise, and the ways its gradient may
+    come back, its own first."""
 
     name: str
     labels: list[str]
     gamma: float
+    ways: list[GuideWay]
     digest: str
 
 

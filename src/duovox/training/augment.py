@@ -1,19 +1,30 @@
-"""Random changes to the mels that networks are trained on: place in time, level, length of the vocal tract. Mels in, mels out."""
+"""Random changes to the mels that networks are trained on: place in time, level, colour, length of the vocal tract. Mels in, mels out."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NEPERS_PER_DB = math.log(10) / 20
+
+COLOUR_POINTS = 6
+"""Between so many places, evenly apart on the mel axis, a random colour is interpolated."""
 
 
 def random_gain(log_mel: Tensor, most_db: float, generator: torch.Generator) -> Tensor:
     """Make each item of log_mel (B, 1, M, T) louder by its own -most_db..most_db decibels."""
     share = 2 * torch.rand((log_mel.shape[0], 1, 1, 1), generator=generator, device=log_mel.device) - 1
     return log_mel + share * most_db * NEPERS_PER_DB
+
+
+def random_colour(log_mel: Tensor, most_db: float, generator: torch.Generator) -> Tensor:
+    """Colour each item of log_mel (B, 1, M, T) as a microphone and a room do: by its own curve over the mel axis, the same at all times, of
+    -most_db..most_db decibels at `COLOUR_POINTS` places."""
+    points = 2 * torch.rand((log_mel.shape[0], 1, COLOUR_POINTS), generator=generator, device=log_mel.device) - 1
+    curve = nn.functional.interpolate(points, log_mel.shape[2], mode="linear", align_corners=True)
+    return log_mel + curve[..., None] * most_db * NEPERS_PER_DB
 
 
 def stretch_mel(log_mel: Tensor, most: float, generator: torch.Generator) -> Tensor:

@@ -26,9 +26,10 @@ from duovox.diffusion.flow_map import path, solve
 from duovox.diffusion.noise import sigma_grid
 from duovox.diffusion.sampling import SeededNoise
 from duovox.files import claimed, differences, remove_leftovers, write_tensors, write_whole
+from duovox.mels import guided
 from duovox.progress import progress
 from duovox.text import read_text
-from duovox.voice import Duovox, guided
+from duovox.voice import Duovox
 
 FORMAT = "duovox-solutions-1"
 MANIFEST = "solutions.json"

@@ -18,11 +18,11 @@ from duovox.config import MelScale, Recipe
 from duovox.contracts import DataError, TrainingError
 from duovox.data import Features
 from duovox.diffusion.noise import add_noise, training_sigma
-from duovox.model import build_classifier
+from duovox.model import build_speaker
 from duovox.networks.layout import to_channels_last
 from duovox.runs import SPEAKER_DIMENSIONS
 from duovox.sound.mel import scale_mel
-from duovox.training.augment import random_gain, shift_frames
+from duovox.training.augment import random_colour, random_gain, shift_frames
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
 from duovox.training.shares import Part
@@ -37,8 +37,9 @@ REPORT_SIGMAS = (0.0, 0.5, 2.0)
 
 
 class SpeakerTraining:
-    """A `Trainee`: an encoder like our classifier's whose outputs are an embedding, with moving average. `classifier` of the recipe is its
-    network, `train_speaker` its training, whose batch is cut into groups of `CLIPS` clips of a speaker.
+    """A `Trainee`: encoders like our classifier's whose outputs are an embedding, with moving average. `classifier` of the recipe is the
+    network of each, `train_speaker` their training, whose batch is cut into groups of `CLIPS` clips of a speaker. Each encoder learns by
+    itself, from the same batches.
 
     Raises `DataError` where fewer than two speakers have that many clips, in the train split or in a validation split that is not empty.
     """
@@ -52,7 +53,7 @@ class SpeakerTraining:
         self.speakers = demanded(features, "train")
         self.others = demanded(features, "validation") if len(features.indices("validation")) else []
         torch.manual_seed(self.train.seed)
-        self.network = to_channels_last(build_classifier(recipe, SPEAKER_DIMENSIONS).to(device))
+        self.network = to_channels_last(build_speaker(recipe, recipe.speaker_encoders * SPEAKER_DIMENSIONS).to(device))
         self.average = averaged(self.network, self.train.ema_decay)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
         self.updater = Updater(self.network, adamw(self.network, self.train), self.train.clip_norm, self.average)
@@ -61,14 +62,19 @@ class SpeakerTraining:
     def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Batch `step`: `CLIPS` clips of each of some speakers, one speaker after the other, augmented and noised."""
         drawn = draw_speakers(self.speakers, self.train.batch // CLIPS, np.random.default_rng([self.train.seed, step]))
-        log_mel = log_mels_of(self.features, drawn).to(self.device)
-        if self.train.gain_db:
-            log_mel = random_gain(log_mel, self.train.gain_db, generator)
-        clean = scale_mel(log_mel, self.scale)
+        clean = scale_mel(self.augmented(log_mels_of(self.features, drawn).to(self.device), generator), self.scale)
         if self.train.shift_frames:
             clean = shift_frames(clean, self.train.shift_frames, generator)
         sigma = training_sigma(len(clean), self.noise, generator)
         return {"noised": add_noise(clean, sigma, generator), "sigma": sigma}
+
+    def augmented(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
+        """Log-mels at another level and of another colour, as far as the recipe wants: what a microphone changes says not who speaks."""
+        if self.train.gain_db:
+            log_mel = random_gain(log_mel, self.train.gain_db, generator)
+        if self.train.colour_db:
+            log_mel = random_colour(log_mel, self.train.colour_db, generator)
+        return log_mel
 
     def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
         """Cross-entropy of whose clip each is, and the share that is right."""
@@ -77,10 +83,11 @@ class SpeakerTraining:
         self.network.train()
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):
             embeddings = self.network(drawn["noised"], drawn["sigma"])
-        logits = likeness(embeddings.float().unflatten(0, (-1, CLIPS))) / TEMPERATURE
-        own = torch.arange(len(logits) // CLIPS, device=logits.device).repeat_interleave(CLIPS)
-        loss = nn.functional.cross_entropy(logits, own)
-        return Losses(loss, {"loss": loss, "accuracy": (logits.argmax(1) == own).float().mean()})
+        each = [likeness(one.unflatten(0, (-1, CLIPS))) / TEMPERATURE for one in embeddings.float().split(SPEAKER_DIMENSIONS, dim=1)]
+        own = torch.arange(len(embeddings) // CLIPS, device=embeddings.device).repeat_interleave(CLIPS)
+        loss = torch.stack([nn.functional.cross_entropy(logits, own) for logits in each]).mean()
+        accuracy = (torch.stack(each).mean(dim=0).argmax(1) == own).float().mean()
+        return Losses(loss, {"loss": loss, "accuracy": accuracy})
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:

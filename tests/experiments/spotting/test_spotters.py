@@ -74,6 +74,24 @@ def test_a_small_set_is_drawn_from_as_often_as_a_large_one() -> None:
     assert len(mel) == len(label) == 28 and torch.equal(mel[:2], mel[12:14]) and label[:14].tolist() == [0, 1] * 7
 
 
+def test_where_there_is_noise_every_clip_is_learnt_in_it_too() -> None:
+    hiss = Backgrounds((np.random.default_rng(0).uniform(-1, 1, 40000).astype(np.float32),), "hiss")
+    plain, noisy = (Lesson([clips(1), clips(7)], COMMANDS, torch.device("cpu"), noise) for noise in (None, hiss))
+    mel, label = noisy.tensors
+    assert len(mel) == len(label) == 56 and label.tolist() == [0, 1] * 28 and plain.digest != noisy.digest
+    assert torch.equal(torch.cat([mel[:14], mel[28:42]]), plain.tensors[0]), "the clean ones are there as they were"
+    assert bool((mel[14:28].mean((1, 2, 3)) > mel[:14].mean((1, 2, 3))).all()), "noise fills what was silent"
+
+
+def test_spotters_that_learnt_in_noise_hear_better_in_it(features: Features, tmp_path: Path) -> None:
+    hiss = Backgrounds((np.random.default_rng(0).uniform(-1, 1, 200_000).astype(np.float32),), "hiss")
+    learnt, asked = hiss.halves(16000)
+    exam = Exam(features, COMMANDS, asked, torch.device("cpu"))
+    plain, taught = (Spotters(tmp_path / str(bool(noise)), exam, replace(QUICK, updates=60), noise) for noise in (None, learnt))
+    noisy = [one.graded("right", one.lesson([clips(6)]), 0).accuracy["0 dB"] for one in (plain, taught)]
+    assert noisy[1] >= noisy[0] and noisy[1] == 1.0
+
+
 def test_false_alarms_are_counted_where_a_tenth_is_missed() -> None:
     known = np.linspace(0, 1, 101)
     assert false_alarms(known, np.array([0.05, 0.0999, 0.1001, 0.9])) == 0.5

@@ -65,7 +65,7 @@ def in_place() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("noise")
-    write_audio(folder / "hiss.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 20000), 16000)
+    write_audio(folder / "hiss.wav", np.random.default_rng(0).uniform(-0.1, 0.1, 40000), 16000)
     return folder
 
 

@@ -28,10 +28,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="package")
 def guided_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of one with a guide, which knows the words of the package's bundle."""
+    """The address of one with two guides: a classifier that knows the words of the package's bundle, and its pitch."""
     folder = tmp_path_factory.mktemp("guided")
     make_own_guide("sc06").write(folder / "my words")
-    with running_server(folder / "log", "--guide", str(folder / "my words")) as address:
+    with running_server(folder / "log", "--guide", str(folder / "my words"), "pitch") as address:
         yield address
 
 

@@ -51,7 +51,7 @@ def _notes(story: Story) -> str:
     return (
         "Mean, and in brackets the range, over the seeds (initial weights, order, shifts of the spotter; the clips are the same). "
         f"Real train clips of the rarest word: {story.available}; a larger number takes all there are. In mixtures a batch has about "
-        "as many real clips as generated ones. Noise: mean powers over the whole clip; no spotter was trained on noise. "
+        "as many real clips as generated ones. Noise: mean powers over the whole clip. "
         f"False alarms: the share of real clips of other words that is taken for a command, at the threshold that misses {MISSES:.0%} "
         "of the clean commands. Told apart: area under the ROC curve of the largest probability of a command, commands against other words."
     )

@@ -70,9 +70,10 @@ def _opened(options: Options, spotting: Spotting) -> tuple[Sounds, Spotters]:
     sounds = Sounds(
         spotting, options.bundle, options.out, options.data, features, training, options.device, options.precision, options.batch
     )
-    exam = Exam(features, spotting.commands, _backgrounds(options, features), device)
+    learnt, asked = _backgrounds(options, features)
+    exam = Exam(features, spotting.commands, asked, device)
     config = CasConfig(updates=spotting.spotter_updates, device=str(device))
-    return sounds, Spotters(options.out / "spotters", exam, config)
+    return sounds, Spotters(options.out / "spotters", exam, config, learnt)
 
 
 def _require_test_clips(features: Features, command: str) -> None:
@@ -80,9 +81,10 @@ def _require_test_clips(features: Features, command: str) -> None:
         raise DataError(f"the test split has no clips of {command!r}; add clips of more speakers and prepare again")
 
 
-def _backgrounds(options: Options, features: Features) -> Backgrounds | None:
+def _backgrounds(options: Options, features: Features) -> tuple[Backgrounds, Backgrounds] | tuple[None, None]:
+    """The noise that spotters learn in, and that of their exam; none where no folder is named."""
     mel = features.mel
-    return read_backgrounds(options.noise, mel.sample_rate, mel.clip_samples) if options.noise else None
+    return read_backgrounds(options.noise, mel.sample_rate, mel.clip_samples).halves(mel.clip_samples) if options.noise else (None, None)
 
 
 def _graded(mixture: Mixture, sounds: Sounds, spotters: Spotters, seeds: range, clock: Clock) -> list[Heard]:

@@ -21,11 +21,15 @@ from duovox.data import Features
 from duovox.data.noisy import Backgrounds, noisy_waves
 from duovox.evaluation.cas import CasConfig, judge_mels, train
 from duovox.evaluation.clips import Clips
+from duovox.evaluation.judge import as_floats
 from duovox.evaluation.metrics import auroc
 from duovox.files import write_whole
 
 SNRS = (10.0, 0.0)
 """Ratios of speech to noise of the noisy test clips, dB."""
+
+LEARNT_SNRS = (0.0, 20.0)
+"""The ratios that spotters learn at lie evenly between these, dB."""
 
 CLEAN = "clean"
 
@@ -84,10 +88,13 @@ def false_alarms(known: NDArray[np.float64], other: NDArray[np.float64]) -> floa
 
 
 class Lesson:
-    """Sets of clips to learn from, each drawn from about as often as another. Clips without a label are none of the commands."""
+    """Sets of clips to learn from, each drawn from about as often as another. Clips without a label are none of the commands. Where there
+    are `backgrounds`, every clip is there twice, once in noise."""
 
-    def __init__(self, sets: Sequence[Clips], commands: Sequence[str], device: torch.device) -> None:
-        self.sets, self.commands, self.device = tuple(sets), tuple(commands), device
+    def __init__(
+        self, sets: Sequence[Clips], commands: Sequence[str], device: torch.device, backgrounds: Backgrounds | None = None
+    ) -> None:
+        self.sets, self.commands, self.device, self.backgrounds = tuple(sets), tuple(commands), device, backgrounds
         self.label = [torch.tensor([self._number(name) for name in clips.labels], device=device) for clips in sets]
 
     @property
@@ -97,32 +104,46 @@ class Lesson:
 
     @cached_property
     def digest(self) -> str:
-        return _digest([[hashlib.sha256(clips.waves.tobytes()).hexdigest(), clips.labels] for clips in self.sets])
+        clips = [[hashlib.sha256(clips.waves.tobytes()).hexdigest(), clips.labels] for clips in self.sets]
+        return _digest([clips, [self.backgrounds.digest, LEARNT_SNRS] if self.backgrounds else []])
 
     @cached_property
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Scaled judge mels (N, 1, 32, 32) and label (N,), the clips of smaller sets repeated."""
         most = max(len(part) for part in self.label)
-        repeats = [max(1, round(most / len(part))) for part in self.label]
-        mels = [judge_mels(clips.waves, self.device) for clips in self.sets]
-        mel = torch.cat([part.repeat(times, 1, 1, 1) for part, times in zip(mels, repeats, strict=True)])
-        return mel, torch.cat([part.repeat(times) for part, times in zip(self.label, repeats, strict=True)])
+        mels, labels = list[Tensor](), list[Tensor]()
+        for clips, label in zip(self.sets, self.label, strict=True):
+            repeats = max(1, round(most / len(label)))
+            for waves in (clips.waves, *([_in_noise(clips.waves, self.backgrounds)] if self.backgrounds else [])):
+                mels.append(judge_mels(waves, self.device).repeat(repeats, 1, 1, 1))
+                labels.append(label.repeat(repeats))
+        return torch.cat(mels), torch.cat(labels)
 
     def _number(self, label: str | None) -> int:
         return len(self.commands) if label is None else self.commands.index(label)
 
 
+def _in_noise(waves: NDArray[np.generic], backgrounds: Backgrounds) -> NDArray[np.float32]:
+    """Each of waves (N, S) in a stretch of noise and at a ratio that its place draws."""
+    snrs = np.random.default_rng(0).uniform(*LEARNT_SNRS, len(waves))
+    return np.stack(
+        [backgrounds.add_to(wave, snr, (place,)) for place, (wave, snr) in enumerate(zip(as_floats(waves).numpy(), snrs, strict=True))]
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Spotters:
-    """Spotters that were graded, in the files <folder>/<mixture>_s<seed>.json. A record counts for the same clips, exam and training."""
+    """Spotters that were graded, in the files <folder>/<mixture>_s<seed>.json. A record counts for the same clips, exam and training. Where
+    there are `backgrounds`, they learn in noise too."""
 
     folder: Path
     exam: Exam
     config: CasConfig
+    backgrounds: Backgrounds | None = None
 
     def lesson(self, sets: Sequence[Clips]) -> Lesson:
         """Sets of clips as this exam's spotters learn from them."""
-        return Lesson(sets, self.exam.commands, self.exam.device)
+        return Lesson(sets, self.exam.commands, self.exam.device, self.backgrounds)
 
     def known(self, name: str, lesson: Lesson, seed: int) -> Heard | None:
         """A record found before; None where there is none, or one of something else."""

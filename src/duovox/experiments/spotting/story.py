@@ -14,7 +14,7 @@ from duovox.experiments.spotting.espeak import version
 from duovox.experiments.spotting.options import Spotting
 from duovox.experiments.spotting.own import updates_of_bundle
 from duovox.experiments.spotting.sounds import Sounds
-from duovox.experiments.spotting.spotters import Spotters
+from duovox.experiments.spotting.spotters import LEARNT_SNRS, Spotters
 from duovox.provenance import machine, versions
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.voice import Duovox
@@ -49,11 +49,15 @@ def _done(spotting: Spotting, spotters: Spotters, seeds: int) -> str:
         f" Hard negatives are {spotting.between} generated clips a word between it and the other words of the bundle, for an output of "
         "their own."
     )
+    noise = (
+        f" Spotters learn every clip twice, once in noise at {LEARNT_SNRS[0]:g} to {LEARNT_SNRS[1]:g} dB, of the first half of every noise "
+        "recording; they are asked in the second halves."
+    )
     return (
         f"A small classifier of {', '.join(spotting.commands)} (the one of `evaluate --cas`), trained on real clips, on generated ones and "
         f"on both, {config.updates} updates of batch {config.batch} whatever the clips, {seeds} seeds, then tested on all "
         f"{len(exam.label)} real test clips of these words and on {other} of other words. The real clips of a row with fewer are among "
-        "those of a row with more." + negatives * bool(spotting.between)
+        "those of a row with more." + negatives * bool(spotting.between) + noise * (spotters.backgrounds is not None)
     )
 
 

@@ -1,4 +1,4 @@
-// The guides that the server offers: of each what is wanted, and a slider for how strongly. Takes them from /v1/model; gives what a request
+// The guides that the server offers: of each what is wanted, how strongly, and by which way. Takes them from /v1/model; gives what a request
 // names. A server without guides shows nothing.
 
 const OFF = "off";
@@ -33,24 +33,44 @@ function strength(guide, most) {
   return { element, input: number };
 }
 
+/** How its gradient comes back; nothing where there is but one way. */
+function way(guide) {
+  const element = copyOf("setting-choice");
+  const input = element.querySelector("select");
+  input.append(...guide.ways.map((name) => new Option(name)));
+  input.classList.add("guide-way");
+  put(element, `Way of ${guide.name}`, "How its gradient comes back: through the denoiser, or straight, which is faster.");
+  return { element, input };
+}
+
 /** What steered a clip, in words; empty where nothing did. */
 export const describeGuides = (guides) =>
-  guides.map(({ name, target, gamma }) => ` · ${name} ${Object.keys(target).join(", ")} ${gamma}`).join("");
+  guides
+    .map(({ name, target, gamma, way }) => ` · ${name} ${Object.keys(target).join(", ")} ${gamma}${way === "straight" ? " straight" : ""}`)
+    .join("");
 
 export class Guides {
   constructor(host, model) {
-    this.rows = (model.guides ?? []).map((guide) => ({ guide, target: chooser(guide), gamma: strength(guide, model.limits.guide_gamma) }));
-    for (const { guide, target, gamma } of this.rows) {
-      for (const { element } of [target, gamma]) element.dataset.guide = guide.name;
-      host.append(target.element, gamma.element);
-      target.input.addEventListener("input", () => (gamma.element.hidden = target.input.value === OFF));
-    }
+    this.rows = (model.guides ?? []).map((guide) => this.row(guide, model.limits.guide_gamma, host));
     host.hidden = this.rows.length === 0;
   }
 
+  /** The dials of one guide; how it steers is seen while it does. */
+  row(guide, most, host) {
+    const dials = { target: chooser(guide), gamma: strength(guide, most), way: way(guide) };
+    for (const { element } of Object.values(dials)) element.dataset.guide = guide.name;
+    host.append(...Object.values(dials).map(({ element }) => element));
+    dials.target.input.addEventListener("input", () => {
+      const off = dials.target.input.value === OFF;
+      dials.gamma.element.hidden = off;
+      dials.way.element.hidden = off || guide.ways.length < 2;
+    });
+    return { guide, ...dials };
+  }
+
   reset() {
-    for (const { guide, target, gamma } of this.rows) {
-      [target.input.value, gamma.input.value] = [OFF, guide.gamma];
+    for (const { guide, target, gamma, way } of this.rows) {
+      [target.input.value, gamma.input.value, way.input.value] = [OFF, guide.gamma, guide.ways[0]];
       for (const { input } of [target, gamma]) input.dispatchEvent(new Event("input"));
     }
   }
@@ -58,10 +78,11 @@ export class Guides {
   /** For a request: those that are on. An empty strength is the guide's own; what is no number goes as it is, for the server to refuse. */
   values() {
     const on = this.rows.filter(({ target }) => target.input.value !== OFF);
-    return on.map(({ guide, target, gamma }) => {
+    return on.map(({ guide, target, gamma, way }) => {
       const text = gamma.input.value.trim();
       const number = Number.isNaN(Number(text)) ? text : Number(text);
-      return { name: guide.name, target: target.input.value, gamma: text === "" ? null : number };
+      const asked = { name: guide.name, target: target.input.value, gamma: text === "" ? null : number };
+      return way.input.value === guide.ways[0] ? asked : { ...asked, way: way.input.value };
     });
   }
 }
