@@ -23,7 +23,10 @@ from duovox.config import GuideStrength
 from duovox.sound.audio import write_audio
 
 PAGE = (Path(__file__).parents[1] / "docs" / "guides.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+OTHERS = re.compile(r"^## Networks of others, as recipes\n.*?(?=^## )", re.MULTILINE | re.DOTALL)
+"""The section whose commands want packages of others: test_examples_guides.py and classifiers/test_onnx_graphs.py run them."""
+
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", OTHERS.sub("", PAGE), re.MULTILINE | re.DOTALL)
 COMMANDS = [shlex.split(line.partition("#")[0])[1:] for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 
 NETS = """

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from duovox import Duovox
 from duovox.bundle import Bundle
-from duovox.config import MelConfig, MelScale, between
+from duovox.config import MelConfig, MelScale, between, listed
 from duovox.contracts import GuideError, LabelError
 from duovox.quantities import LEVELS, PITCHES, LoudnessClassifier, PitchClassifier, value_of
 from duovox.sound.mel import LogMel, scale_mel
@@ -74,6 +74,20 @@ def test_values_between_labels_are_shares_of_both() -> None:
     for asked in ("50Hz", "2000Hz", "196dB", "196", "high", "three"):
         assert between(asked, PITCHES) is None
     assert between("3Hz", ("low", "4Hz")) is None
+
+
+def test_values_are_listed_by_their_ends() -> None:
+    assert (listed(PITCHES), listed(LEVELS)) == ("73Hz to 440Hz", "-50dB to -8dB")
+    assert (listed(("9Hz", "10Hz", "8.5Hz")), listed(("low", "4Hz")), listed(("4Hz", "5dB"))) == ("8.5Hz to 10Hz", "low, 4Hz", "4Hz, 5dB")
+    assert (listed(("4Hz",)), listed(())) == ("4Hz", "")
+
+
+@pytest.mark.parametrize("asked", ["1000Hz", "high", "1000Hz=0.5,196Hz=0.5", {"5 dB": 1.0}])
+def test_what_a_guide_of_values_does_not_know(asked: str | dict[str, float], voice: Duovox) -> None:
+    with pytest.raises(LabelError, match=r"^the guide pitch: unknown label '[^']*'; it knows 73Hz to 440Hz and what lies between$"):
+        voice.guide("pitch", asked)
+    with pytest.raises(LabelError, match=r"^say what is wanted of the guide pitch, one of 73Hz to 440Hz$"):
+        voice.guide("pitch")
 
 
 def test_clips_are_as_loud_as_they_are_told(voice: Duovox) -> None:

@@ -30,6 +30,7 @@ from duovox.config import (
     between,
     check_target,
     from_dict,
+    listed,
     read_target,
     to_dict,
 )
@@ -233,18 +234,25 @@ def _target(joined: JoinedGuide, target: str | Mapping[str, float] | None) -> di
         raise LabelError(f"say what sound the guide {joined.name} is to be near to: {joined.name}-FILE.wav, like=...")
     if target is None:
         if len(joined.labels) != 1:
-            raise LabelError(f"say what is wanted of the guide {joined.name}, one of {', '.join(joined.labels)}")
+            raise LabelError(f"say what is wanted of the guide {joined.name}, one of {listed(joined.labels)}")
         target = joined.labels[0]
     if isinstance(target, str):
         target = {target: 1.0} if target in joined.labels else between(target, joined.labels) or read_target(target)
     try:
         meant = [(resolve(label, joined.labels), weight) for label, weight in check_target(target).items()]
     except LabelError as error:
-        said = str(error).replace("this model speaks:", "it knows:")
-        raise LabelError(f"the guide {joined.name}: {said}") from None
+        raise LabelError(f"the guide {joined.name}: {_said(str(error), joined.labels)}") from None
     if len(dict(meant)) < len(meant):
         raise ConfigError(f"the target of the guide {joined.name} names a label twice")
     return dict(meant)
+
+
+def _said(error: str, labels: Sequence[str]) -> str:
+    """What is said of an unknown label, in the words of guides; of values, where they begin and end."""
+    known = listed(labels)
+    if error.startswith("unknown label") and known != ", ".join(labels):
+        return f"{error.partition(';')[0]}; it knows {known} and what lies between"
+    return error.replace("this model speaks:", "it knows:")
 
 
 def changed(strength: GuideStrength, changes: Mapping[str, Any]) -> GuideStrength:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 from tyro.conf import Positional
 
 from duovox.commands.foreign import in_the_shells_words, json_object
-from duovox.config import GuideStrength, ScheduleName, read_input
+from duovox.config import GuideStrength, ScheduleName, listed, read_input
 from duovox.contracts import ConfigError, GuideAt, GuideError, GuideWay, LabelError
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
@@ -193,7 +193,7 @@ def _report(made: GuideNetwork, out: Path, levels: Any) -> None:
         print(f"note: {note}")
     if levels:
         print(levels_table(levels))
-    knows = f"knows {printable(', '.join(made.labels))}" if made.labels else "takes any sound for a target"
+    knows = f"knows {printable(listed(made.labels))}" if made.labels else "takes any sound for a target"
     print(f"{printable(str(out))} {knows}; next:")
     external = made.config.recipe.external
     words = ["duovox", "generate", "any", "--guide", f"{out}-{(*made.labels, 'FILE.wav')[0]}:{made.config.strength.gamma:g}"]

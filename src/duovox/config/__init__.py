@@ -14,6 +14,7 @@ from duovox.config.guiding import (
     GuideStrength,
     between,
     check_target,
+    listed,
     read_target,
     write_target,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "check_languages",
     "check_target",
     "from_dict",
+    "listed",
     "read_input",
     "read_recipe",
     "read_target",

@@ -129,15 +129,26 @@ def read_target(text: str) -> dict[str, float]:
 
 def between(asked: str, labels: Sequence[str]) -> dict[str, float] | None:
     """A value such as 200Hz or -21dB as shares of the two labels it lies between, where all labels are values of its unit; else None."""
-    found, known = _value(asked), [_value(label) for label in labels]
-    if found is None or any(one is None or one[1] != found[1] for one in known):
+    found, places = _value(asked), _places(labels)
+    if found is None or places is None or found[1] != places[0][1]:
         return None
-    places = sorted((one[0], label) for one, label in zip(known, labels, strict=True) if one is not None)
-    for (low, lower), (high, upper) in pairwise(places):
+    for (low, _, lower), (high, _, upper) in pairwise(places):
         if low <= found[0] <= high:
             share = (found[0] - low) / (high - low)
             return {label: weight for label, weight in ((lower, 1 - share), (upper, share)) if weight}
     return None
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Labels as a text: from where to where if they are values, "73Hz to 440Hz", else all of them."""
+    places = _places(labels)
+    return ", ".join(labels) if places is None else f"{places[0][2]} to {places[-1][2]}"
+
+
+def _places(labels: Sequence[str]) -> list[tuple[float, str, str]] | None:
+    """Number, unit and label of each, in rising order, where all are values of one unit; else None."""
+    found = [(*value, label) for label in labels if (value := _value(label)) is not None]
+    return sorted(found) if len(found) == len(labels) > 1 and len({unit for _, unit, _ in found}) == 1 else None
 
 
 def _value(text: str) -> tuple[float, str] | None:
