@@ -118,7 +118,8 @@ def join_of_voice(name: str, bundle: Bundle) -> JoinedGuide:
     if bundle.vocoder is None:
         raise GuideError("the guide pitch hears with the voice's neural vocoder, and this voice has none; take a bundle with one")
     head = copy.deepcopy(bundle.vocoder.pitch)
-    return _measured(name, PITCHES, PitchClassifier(head, mel, scale), [to_dict(mel), fingerprint(head)], GuideStrength(gamma=50.0, cap=0.1, candidates=8))
+    strength = GuideStrength(gamma=50.0, cap=0.1, candidates=8)
+    return _measured(name, PITCHES, PitchClassifier(head, mel, scale), [to_dict(mel), fingerprint(head)], strength)
 
 
 def _measured(name: str, labels: tuple[str, ...], classifier: nn.Module, decided_by: Sequence[Any], strength: GuideStrength) -> JoinedGuide:
