@@ -1,7 +1,7 @@
 """Does a clip have the pitch it was told? By Praat's autocorrelation (`pip install praat-parselmouth`), which never guides; and is the word
 still heard, by the packaged judge.
 
-    python benchmarks/pitch.py --wanted 110Hz 165Hz 262Hz --gamma 20        # gamma 0: no guide
+    python benchmarks/pitch.py --wanted 110Hz 165Hz 262Hz --gamma 50        # gamma 0: no guide
     python benchmarks/pitch.py --guide FOLDER --trust-code                  # another guide of pitch, from its folder
 
 Words in turn, seeds 1000, 1001, ...; a clip's pitch is the median over its voiced frames. Prints rows of Markdown.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import parselmouth
@@ -35,8 +36,8 @@ def pitch_of(wave: NDArray[np.float32], rate: int) -> float:
     return float(np.median(voiced)) if len(voiced) >= FEWEST_FRAMES else float("nan")
 
 
-def clips_at(voice: Duovox, guide: str, wanted: str, gamma: float, n: int) -> list[Clip]:
-    guides = [voice.guide(guide, wanted, gamma=gamma)] if gamma else []
+def clips_at(voice: Duovox, guide: str, wanted: str, strength: dict[str, Any], n: int) -> list[Clip]:
+    guides = [voice.guide(guide, wanted, **strength)] if strength["gamma"] else []
     asked = [(voice.labels[(5 * number + 1) % len(voice.labels)], 1000 + number) for number in range(n)]
     batches = [asked[start : start + BATCH] for start in range(0, n, BATCH)]
     return [clip for part in batches for clip in voice.generate_batch(part, guides=guides)]
@@ -47,14 +48,15 @@ def word_accuracy(clips: Sequence[Clip], judge: Judge) -> float:
     return float(np.mean([judge.labels[int(number)] == clip.label for number, clip in zip(heard, clips, strict=True)]))
 
 
-def main(source: str, trust_code: bool, wanted: Sequence[str], gammas: Sequence[float], n: int) -> None:
+def main(given: argparse.Namespace) -> None:
     voice = Duovox.from_pretrained()
-    guide = voice.add_guide(source, trust_code=trust_code).name
+    voice.sample_in(given.precision)
+    guide = voice.add_guide(given.guide, trust_code=given.trust_code).name
     judge = Judge.load(packaged_judge(voice.labels))
     print("| wanted | gamma | within a semitone | within half | median | word |\n|---|---|---|---|---|---|")
-    for one in wanted:
-        for gamma in gammas:
-            clips = clips_at(voice, guide, one, gamma, n)
+    for one in given.wanted:
+        for gamma in given.gamma:
+            clips = clips_at(voice, guide, one, {"gamma": gamma, "cap": given.cap, "candidates": given.candidates}, given.n)
             found = np.array([pitch_of(clip.wave, clip.rate) for clip in clips])
             away = np.nan_to_num(np.abs(12 * np.log2(found / value_of(one))), nan=np.inf)
             shares = " | ".join(f"{np.mean(away <= limit):.2f}" for limit in (1, 0.5))
@@ -66,7 +68,9 @@ if __name__ == "__main__":
     parser.add_argument("--guide", default="pitch")
     parser.add_argument("--trust-code", action="store_true")
     parser.add_argument("--wanted", nargs="+", default=["110Hz", "165Hz", "262Hz"])
-    parser.add_argument("--gamma", nargs="+", type=float, default=[20.0])
+    parser.add_argument("--gamma", nargs="+", type=float, default=[50.0])
     parser.add_argument("--n", type=int, default=40)
-    given = parser.parse_args()
-    main(given.guide, given.trust_code, given.wanted, given.gamma, given.n)
+    parser.add_argument("--cap", type=float, help="the guide's own if left out")
+    parser.add_argument("--candidates", type=int, help="the guide's own if left out")
+    parser.add_argument("--precision", default="fp32")
+    main(parser.parse_args())
