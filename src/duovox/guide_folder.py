@@ -186,13 +186,20 @@ def _read_code(folder: Path, config: GuideConfig) -> bytes | None:
     return code
 
 
+def _ours(config: GuideConfig, anchors: Tensor | None) -> nn.Module:
+    """A network of ours with fresh weights: one that embeds as many numbers as the anchors have, or a classifier of the labels."""
+    if config.kind == "embedding" and anchors is not None:
+        return build_speaker(config.recipe, anchors.shape[1])
+    return build_classifier(config.recipe, len(config.labels))
+
+
 def _network(folder: Path, config: GuideConfig, anchors: Tensor | None, tensors: dict[str, Tensor], trust_code: bool) -> nn.Module:
     external = config.recipe.external
     try:
         if external is not None:
             name = CODE_FILES.get(external.source)
             return rebuild_network(external, None if name else tensors, folder / name if name else None, trust_code)
-        ours = build_classifier(config.recipe, len(config.labels)) if anchors is None else build_speaker(config.recipe, anchors.shape[1])
+        ours = _ours(config, anchors)
         fill(ours, tensors, f"the guide {folder}")
         return ours
     except (BundleError, ConfigError) as error:
