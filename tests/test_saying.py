@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from duovox import Duovox, MelInput
 from duovox.bundle import Bundle
 from duovox.cli import main
 from duovox.clip import Clip
-from duovox.config import ExternalConfig, GuideConfig, Recipe, SampleConfig
+from duovox.config import ExternalConfig, GuideConfig, GuideStrength, Recipe, SampleConfig
 from duovox.contracts import ConfigError, DuovoxError, GenerationError, GuideError, LabelError
 from duovox.guide_folder import FORMAT, GuideNetwork, with_digests
 from duovox.saying import FIRST_CLIP, joined, read_words, say, trimmed
@@ -141,6 +143,18 @@ def test_the_other_words_are_guided_towards_the_first(voice: Duovox, speaker: Gu
         return [float(first @ other) for other in others]
 
     assert all(near > far for near, far in zip(likeness(guided), likeness(plain), strict=True))
+
+
+@pytest.mark.usefixtures("anything_is_speech")
+def test_a_sentence_is_led_firmly_and_from_the_noise_its_words_share(voice: Duovox, speaker: GuideNetwork) -> None:
+    own = GuideStrength(gamma=3.0, cap=0.1, candidates=16)
+    choosy = replace(speaker, config=replace(speaker.config, strength=own))
+    (led,) = say(voice, "low high", seed=3, speaker=choosy).clips[1].guides
+    assert (led.strength.gamma, led.strength.candidates) == (12.0, 1) and led.strength.cap == pytest.approx(0.3)
+    (told,) = say(voice, "low high", seed=3, speaker=choosy, speaker_strength={"gamma": 7, "candidates": 2}).clips[1].guides
+    assert (told.strength.gamma, told.strength.candidates) == (7.0, 2) and told.strength.cap == pytest.approx(0.3)
+    free = replace(speaker, config=replace(speaker.config, strength=replace(own, cap=math.inf)))
+    assert math.isinf(say(voice, "low high", seed=3, speaker=free).clips[1].guides[0].strength.cap)
 
 
 def test_a_guide_that_embeds_nothing_is_no_speaker(voice: Duovox, speaker: GuideNetwork) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duovox.clip import refuse_faulty
-from duovox.config import SampleConfig
+from duovox.config import GuideStrength, SampleConfig
 from duovox.contracts import ConfigError, GenerationError, LabelError
 from duovox.guide_folder import GuideNetwork
 from duovox.sound.placing import speech_bounds
@@ -29,6 +29,10 @@ WORD_DB = 30.0
 FADE_SECONDS = 0.005
 
 LONGEST_PAUSE = 10.0
+
+FIRMER, WIDER = 4.0, 3.0
+"""How many times a speaker guide's own gamma and cap it is given here: what begins alike can be pushed harder than a clip towards a
+stranger without losing its word (docs/results/guides.md)."""
 
 FIRST_CLIP = "the first word"
 """The label of a speaker guide that wants what the sentence began with."""
@@ -61,8 +65,8 @@ def say(
     noise; a word that comes again has seed + 1, and so on.
 
     `speaker` is an embedding guide (`duovox.make_embedding_guide`): all words but the first are guided towards the first, and away from its
-    background, by its own strength but for `speaker_strength` (as in `Duovox.guide`). Raises `LabelError` with the place of a word the
-    voice does not know, `ConfigError`, `GuideError`, and `GenerationError`, also for clips that ran off.
+    background, as `firmly` says but for `speaker_strength` (as in `Duovox.guide`). Raises `LabelError` with the place of a word the voice
+    does not know, `ConfigError`, `GuideError`, and `GenerationError`, also for clips that ran off.
     """
     if not 0 <= pause <= LONGEST_PAUSE:
         raise ConfigError(f"the pause must lie between 0 and {LONGEST_PAUSE:g} seconds, not {pause:g}")
@@ -72,9 +76,14 @@ def say(
     clips = _clips(voice, wanted[:1], chosen, vocoder, guides, batch)
     if speaker is not None and len(wanted) > 1:
         reference = likened(speaker, {FIRST_CLIP: [clips[0].wave]}, voice.bundle)
-        guides = [*guides, voice.guide(reference, FIRST_CLIP, **(speaker_strength or {}))]
+        guides = [*guides, voice.guide(reference, FIRST_CLIP, **firmly(speaker.config.strength) | dict(speaker_strength or {}))]
     clips += _clips(voice, wanted[1:], chosen, vocoder, guides, batch)
     return joined(clips, pause)
+
+
+def firmly(own: GuideStrength) -> dict[str, Any]:
+    """How a guide of this strength leads the words of a sentence: harder (`FIRMER`, `WIDER`), and from the noise that they share."""
+    return {"gamma": FIRMER * own.gamma, "cap": WIDER * own.cap, "candidates": 1}
 
 
 def read_words(text: str, voice: Duovox) -> list[str]:
