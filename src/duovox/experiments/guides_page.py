@@ -255,16 +255,26 @@ def _number(value: float | None) -> str:
 
 
 def _as_json(bench: GuidesBench, found: Sequence[Claim], costs: Sequence[Cost], words: Sequence[str]) -> str:
-    """Everything, unrounded."""
+    """Everything that was measured."""
     records = {condition.name: bench.record(condition) for condition in bench.plan.conditions}
     facts: dict[str, Any] = {
         "experiment": "guides",
         "command": shlex.join(words),
         "left": bench.left(),
         "panel": {"speakers": bench.panel.names, "equal_error": bench.panel.error, "threshold": bench.panel.threshold},
-        "conditions": {name: {k: v for k, v in record.items() if k != "key"} for name, record in records.items() if record},
+        "conditions": {name: _facts_of(record) for name, record in records.items() if record},
         "sentences": [asdict(one) for one in bench.sentences()],
         "costs": [asdict(cost) for cost in costs],
         "claims": [asdict(claim) | {"verdict": claim.verdict} for claim in found],
     }
-    return json.dumps(facts, indent=1) + "\n"
+    return json.dumps(facts, separators=(",", ":")) + "\n"
+
+
+def _facts_of(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with its clips as columns, figures to a thousandth: there are thousands of rows."""
+    columns = {name: [_rounded(row[name]) for row in record["clips"]] for name in record["clips"][0]} if record["clips"] else {}
+    return {name: value for name, value in record.items() if name != "key"} | {"clips": columns}
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 3) if isinstance(value, float) else value
