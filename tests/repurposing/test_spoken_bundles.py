@@ -150,19 +150,20 @@ def test_another_module_than_the_bundles_is_refused(tellers: Callable[[str], Spo
 def test_a_program_that_was_changed_is_not_opened(
     tellers: Callable[[str], Spoken], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made = {"network.pt2": tellers("plain"), "network.torchscript": tellers("script")}  # which opens programs, and may be done here first
     monkeypatch.setattr(torch.export, "load", lambda *_, **__: pytest.fail("was opened"))
     monkeypatch.setattr(torch.jit, "load", lambda *_, **__: pytest.fail("was opened"))
-    for kind, name in (("plain", "network.pt2"), ("script", "network.torchscript")):
-        copy = Path(shutil.copytree(tellers(kind).folder, tmp_path / kind))
+    for name, teller in made.items():
+        copy = Path(shutil.copytree(teller.folder, tmp_path / name))
         content = bytearray((copy / name).read_bytes())
         content[len(content) // 2] ^= 1
         (copy / name).write_bytes(content)
-        for options in ({}, {"trust_code": True}, {"classifier": tellers(kind).network}):
+        for options in ({}, {"trust_code": True}, {"classifier": teller.network}):
             with pytest.raises(BundleError) as caught:
                 Duovox.from_pretrained(copy, **options)  # type: ignore[arg-type]
             one_line(caught, name, "sha256")
         (copy / name).unlink()
-        for options in ({}, {"trust_code": True}, {"classifier": tellers(kind).network}):
+        for options in ({}, {"trust_code": True}, {"classifier": teller.network}):
             with pytest.raises(BundleError) as caught:
                 Duovox.from_pretrained(copy, **options)  # type: ignore[arg-type]
             one_line(caught, f"{name} is missing")
