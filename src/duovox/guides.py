@@ -1,6 +1,6 @@
 """Guides: what sampling can be steered by. Each gives log p(wanted | what it looks at), and is differentiated by `guidance`.
 
-Takes classifiers, embeddings, functions and calibration; gives `Guide`s to `steering` and `voice`.
+Takes classifiers, embeddings, functions and calibration; gives `Guide`s to `steering` and `mels`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Guides joined to a voice: takes guides from folders or memory, and a bundle; gives guides with a target and a schedule to `voice`."""
+"""Guides joined to a voice: takes guides from folders or memory, and a bundle; gives them with target and schedule to `mels`, `voice`."""
 
 from __future__ import annotations
 

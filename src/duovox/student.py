@@ -1,6 +1,6 @@
 """The student: the frozen classifier and a network of its own = a flow map. It jumps where the teacher is guided step by step.
 
-Takes settings, a classifier and what the student was taught; gives `Student` to its training, to bundles and to `voice`.
+Takes settings, a classifier and what the student was taught; gives `Student` to its training, to bundles and to `mels`.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from duovox.config import MelScale, Recipe, TrainConfig
 from duovox.contracts import DataError
 from duovox.data import Features, open_features
-from duovox.sound.mel import fit_scale
-from duovox.training.augment import random_gain, shift_frames, stretch_mel
+from duovox.sound.mel import fit_scale, scale_mel
+from duovox.training.augment import altered, random_colour, random_gain, shift_frames, stretch_mel
 from duovox.training.classifier import REPORT_SIGMAS, ClassifierTraining, accuracy_by_sigma
 from duovox.training.optim import update
 from duovox.training.schedule import step_generator
@@ -152,14 +152,25 @@ def test_validation_and_weights_are_of_the_average(tiny_recipe: Recipe, features
 # augmentation
 
 
-def test_only_what_the_recipe_asks_for_changes_the_clips(tiny_recipe: Recipe, features: Features, scale: MelScale) -> None:
+def test_only_what_the_training_asks_for_changes_the_clips() -> None:
     log_mel = torch.randn(4, 1, 6, 5)
 
     def augmented(**settings: float) -> Tensor:
-        train = dataclasses.replace(tiny_recipe.train_classifier, **settings)  # type: ignore[arg-type]
-        trainee = ClassifierTraining(dataclasses.replace(tiny_recipe, train_classifier=train), features, scale, CPU, None)
-        return trainee.augmented(log_mel, step_generator(0, 0, CPU))
+        return altered(log_mel, TrainConfig(**settings), step_generator(0, 0, CPU))  # type: ignore[arg-type]
 
     assert torch.equal(augmented(), log_mel)
     assert torch.equal(augmented(gain_db=6.0), random_gain(log_mel, 6.0, step_generator(0, 0, CPU)))
     assert torch.equal(augmented(stretch_mel=0.1), stretch_mel(log_mel, 0.1, step_generator(0, 0, CPU)))
+    assert torch.equal(augmented(colour_db=9.0), random_colour(log_mel, 9.0, step_generator(0, 0, CPU)))
+
+
+def test_clips_are_changed_as_the_recipe_asks(
+    tiny_recipe: Recipe, features: Features, scale: MelScale, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr("duovox.training.classifier.altered", lambda log_mel, train, _: asked.append(train) or torch.zeros_like(log_mel))
+    trainee = ClassifierTraining(tiny_recipe, features, scale, CPU, None)
+    drawn = trainee.draw(0, step_generator(0, 0, CPU))
+    assert asked == [tiny_recipe.train_classifier]
+    spread = (drawn["noised"] - scale_mel(torch.zeros(1), scale)).flatten(1).std(dim=1) / drawn["sigma"]
+    torch.testing.assert_close(spread, torch.ones_like(spread), rtol=0.25, atol=0)

@@ -100,16 +100,11 @@ def test_a_colour_is_the_same_at_all_times_and_another_for_each_clip() -> None:
     assert bool((bends.sum(dim=1) <= COLOUR_POINTS - 2).all()), "straight between its points, which here are bands"
 
 
-def test_only_what_the_recipe_asks_for_changes_the_clips(features: Features, recipe: Recipe) -> None:
-    log_mel = torch.randn(4, 1, 6, 5)
-
-    def augmented(**settings: float) -> torch.Tensor:
-        train = dataclasses.replace(recipe.train_speaker, gain_db=0.0, **settings)  # type: ignore[arg-type]
-        trainee = SpeakerTraining(dataclasses.replace(recipe, train_speaker=train), features, scale_of(features), CPU, None)
-        return trainee.augmented(log_mel, step_generator(0, 0, CPU))
-
-    assert torch.equal(augmented(), log_mel)
-    assert torch.equal(augmented(colour_db=9.0), random_colour(log_mel, 9.0, step_generator(0, 0, CPU)))
+def test_clips_are_changed_as_the_recipe_asks(features: Features, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[TrainConfig] = []
+    monkeypatch.setattr("duovox.training.speaker.altered", lambda log_mel, train, _: asked.append(train) or log_mel)
+    SpeakerTraining(recipe, features, scale_of(features), CPU, None).draw(0, step_generator(0, 0, CPU))
+    assert asked == [recipe.train_speaker]
 
 
 def test_it_learns_whose_clips_are_whose(features: Features, recipe: Recipe) -> None:

@@ -12,8 +12,8 @@ class TrainConfig:
     """How one network is trained. `updates` counts optimiser steps; the last `cooldown` share of them decays the rate to 0.
 
     No updates at all leave the network as it was drawn (a classifier like that is a baseline of its own). `gain_db` and `stretch_mel`
-    are the most by which a classifier's training makes clips louder or softer, and their mel axis longer or shorter (a share);
-    `colour_db` is the most by which a speaker network's training colours them, as microphones and rooms do, so that it hears voices.
+    are the most by which the training of a classifier or a speaker network makes clips louder or softer, and their mel axis longer or
+    shorter (a share); `colour_db` is the most by which it colours them, as microphones and rooms do, so that it hears voices.
     `balance` is how far every part makes up for rare labels (see `data.batches.balanced`).
     """
 

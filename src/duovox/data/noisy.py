@@ -69,9 +69,9 @@ def mix(wave: NDArray[np.float32], noise: NDArray[np.float32], snr: float) -> ND
     return mixed
 
 
-def read_backgrounds(folder: str | Path, rate: int, samples: int) -> Backgrounds:
+def read_backgrounds(folder: str | Path, rate: int, samples: int, clips: int = 1) -> Backgrounds:
     """The sound files below a folder at `rate` Hz. Raises `DataError` for a folder without any, and for a recording that cannot be read, is
-    shorter than `samples` samples or longer than `LONGEST`."""
+    shorter than so many `clips` of `samples` samples or longer than `LONGEST`."""
     folder = Path(folder)
     paths = find_sounds(folder).sounds if folder.is_dir() else []
     if not paths:
@@ -81,8 +81,9 @@ def read_backgrounds(folder: str | Path, rate: int, samples: int) -> Backgrounds
     except AudioError as error:
         raise DataError(f"noise: {error}") from None
     for path, wave in zip(paths, waves, strict=True):
-        if len(wave) < samples:
-            raise DataError(f"{path} has {len(wave)} samples, a clip {samples}; give longer noise recordings")
+        if len(wave) < clips * samples:
+            needed = f"a clip {samples}" if clips == 1 else f"{clips} clips of {samples} must fit into it"
+            raise DataError(f"{path} has {len(wave)} samples, {needed}; give longer noise recordings")
     return Backgrounds(waves, hashlib.sha256(b"".join(hashlib.sha256(wave.tobytes()).digest() for wave in waves)).hexdigest())
 
 

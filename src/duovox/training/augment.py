@@ -7,10 +7,23 @@ import math
 import torch
 from torch import Tensor, nn
 
+from duovox.config import TrainConfig
+
 NEPERS_PER_DB = math.log(10) / 20
 
 COLOUR_POINTS = 6
 """Between so many places, evenly apart on the mel axis, a random colour is interpolated."""
+
+
+def altered(log_mel: Tensor, train: TrainConfig, generator: torch.Generator) -> Tensor:
+    """Log-mels (B, 1, M, T) of another level, length of the vocal tract and colour, as far as a training wants each."""
+    if train.gain_db:
+        log_mel = random_gain(log_mel, train.gain_db, generator)
+    if train.stretch_mel:
+        log_mel = stretch_mel(log_mel, train.stretch_mel, generator)
+    if train.colour_db:
+        log_mel = random_colour(log_mel, train.colour_db, generator)
+    return log_mel
 
 
 def random_gain(log_mel: Tensor, most_db: float, generator: torch.Generator) -> Tensor:

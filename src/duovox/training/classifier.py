@@ -18,7 +18,7 @@ from duovox.diffusion.noise import add_noise, training_sigma
 from duovox.model import build_classifier
 from duovox.networks.layout import to_channels_last
 from duovox.sound.mel import scale_mel
-from duovox.training.augment import random_gain, shift_frames, stretch_mel
+from duovox.training.augment import altered, shift_frames
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
 from duovox.training.shares import Part
@@ -58,7 +58,7 @@ class ClassifierTraining:
     def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Batch `step`, augmented and noised."""
         batch = self.batches.at(step)
-        clean = scale_mel(self.augmented(batch.log_mel.to(self.device), generator), self.scale)
+        clean = scale_mel(altered(batch.log_mel.to(self.device), self.train, generator), self.scale)
         if self.train.shift_frames:
             clean = shift_frames(clean, self.train.shift_frames, generator)
         sigma = training_sigma(clean.shape[0], self.noise, generator)
@@ -72,14 +72,6 @@ class ClassifierTraining:
             logits = self.network(drawn["noised"], drawn["sigma"])
         loss = nn.functional.cross_entropy(logits, label, label_smoothing=self.train.label_smoothing)
         return Losses(loss, {"loss": loss, "accuracy": (logits.argmax(1) == label).float().mean()})
-
-    def augmented(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
-        """Log-mels at another level and of another vocal tract, where the recipe asks for it."""
-        if self.train.gain_db:
-            log_mel = random_gain(log_mel, self.train.gain_db, generator)
-        if self.train.stretch_mel:
-            log_mel = stretch_mel(log_mel, self.train.stretch_mel, generator)
-        return log_mel
 
     def validate(self) -> dict[str, float]:
         """Accuracy of the averaged classifier at three noise levels."""

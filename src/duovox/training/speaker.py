@@ -22,7 +22,7 @@ from duovox.model import build_speaker
 from duovox.networks.layout import to_channels_last
 from duovox.runs import SPEAKER_DIMENSIONS
 from duovox.sound.mel import scale_mel
-from duovox.training.augment import random_colour, random_gain, shift_frames
+from duovox.training.augment import altered, shift_frames
 from duovox.training.ema import averaged
 from duovox.training.optim import Losses, Updater, adamw
 from duovox.training.shares import Part
@@ -62,19 +62,11 @@ class SpeakerTraining:
     def draw(self, step: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Batch `step`: `CLIPS` clips of each of some speakers, one speaker after the other, augmented and noised."""
         drawn = draw_speakers(self.speakers, self.train.batch // CLIPS, np.random.default_rng([self.train.seed, step]))
-        clean = scale_mel(self.augmented(log_mels_of(self.features, drawn).to(self.device), generator), self.scale)
+        clean = scale_mel(altered(log_mels_of(self.features, drawn).to(self.device), self.train, generator), self.scale)
         if self.train.shift_frames:
             clean = shift_frames(clean, self.train.shift_frames, generator)
         sigma = training_sigma(len(clean), self.noise, generator)
         return {"noised": add_noise(clean, sigma, generator), "sigma": sigma}
-
-    def augmented(self, log_mel: Tensor, generator: torch.Generator) -> Tensor:
-        """Log-mels at another level and of another colour, as far as the recipe wants: what a microphone changes says not who speaks."""
-        if self.train.gain_db:
-            log_mel = random_gain(log_mel, self.train.gain_db, generator)
-        if self.train.colour_db:
-            log_mel = random_colour(log_mel, self.train.colour_db, generator)
-        return log_mel
 
     def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
         """Cross-entropy of whose clip each is, and the share that is right."""

@@ -83,8 +83,10 @@ def _require_test_clips(features: Features, command: str) -> None:
 
 def _backgrounds(options: Options, features: Features) -> tuple[Backgrounds, Backgrounds] | tuple[None, None]:
     """The noise that spotters learn in, and that of their exam; none where no folder is named."""
-    mel = features.mel
-    return read_backgrounds(options.noise, mel.sample_rate, mel.clip_samples).halves(mel.clip_samples) if options.noise else (None, None)
+    if options.noise is None:
+        return None, None
+    rate, samples = features.mel.sample_rate, features.mel.clip_samples
+    return read_backgrounds(options.noise, rate, samples, clips=2).halves(samples)
 
 
 def _graded(mixture: Mixture, sounds: Sounds, spotters: Spotters, seeds: range, clock: Clock) -> list[Heard]:
