@@ -185,8 +185,8 @@ def test_what_cannot_be_is_refused_before_anything_is_made(
         run_augment(replace(options, out=tmp_path / "out", **shared), replace(spotting, **given))
     with pytest.raises(DataError, match="holds no sound files"):
         run_augment(replace(options, out=tmp_path / "out", noise=tmp_path), spotting)
-    write_audio(tmp_path / "hiss.wav", np.zeros(6000, np.float32) + 0.1, 16000)
-    with pytest.raises(DataError, match=r"hiss.wav has 6000 samples, 2 clips of 3840 must fit into it; give longer noise recordings"):
+    write_audio(tmp_path / "hiss.wav", np.zeros(18000, np.float32) + 0.1, 16000)  # two real clips fit in, not two made ones
+    with pytest.raises(DataError, match=r"hiss.wav has 18000 samples, 2 clips of 16000 must fit into it; give longer noise recordings"):
         run_augment(replace(options, out=tmp_path / "out", noise=tmp_path), spotting)
     with pytest.raises(ConfigError, match="--seeds must be at least 1, not 0"):
         run_augment(replace(options, out=tmp_path / "out", seeds=0), spotting)

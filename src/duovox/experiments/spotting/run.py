@@ -8,6 +8,7 @@ from duovox.data.choosing import first_train_clips
 from duovox.data.noisy import Backgrounds, read_backgrounds
 from duovox.devices import choose_device
 from duovox.evaluation.cas import CasConfig
+from duovox.evaluation.clips import CLIP_SAMPLES
 from duovox.evaluation.reference import require_comparable
 from duovox.experiments.options import Options
 from duovox.experiments.runner import Clock
@@ -82,10 +83,10 @@ def _require_test_clips(features: Features, command: str) -> None:
 
 
 def _backgrounds(options: Options, features: Features) -> tuple[Backgrounds, Backgrounds] | tuple[None, None]:
-    """The noise that spotters learn in, and that of their exam; none where no folder is named."""
+    """The noise that spotters learn in, and that of their exam, long enough for real clips and made ones; none where no folder is named."""
     if options.noise is None:
         return None, None
-    rate, samples = features.mel.sample_rate, features.mel.clip_samples
+    rate, samples = features.mel.sample_rate, max(features.mel.clip_samples, CLIP_SAMPLES)
     return read_backgrounds(options.noise, rate, samples, clips=2).halves(samples)
 
 
