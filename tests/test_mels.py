@@ -55,6 +55,21 @@ def test_the_best_sketch_is_begun_from(tiny_bundle: Bundle) -> None:
     assert torch.equal(sample_mels(voice.bundle, numbers(3), SEEDS, SETTINGS, guides=[guide]), expected)
 
 
+def test_what_shares_a_seed_may_share_the_noise_that_suits_all(tiny_bundle: Bundle) -> None:
+    voice, seeds = Duovox(tiny_bundle), [3, 8, 3]
+    labels = torch.tensor([0, 1, 2])
+    firm = SampleConfig(sampler="dpmpp_2m", steps=3, gamma=30.0)
+    found = best_starts(voice.bundle, labels, seeds, firm, [chooser(voice, 7)], shared=True)
+    liked = []
+    for label, seed in zip(labels, seeds, strict=True):
+        rough = SampleConfig(sampler="dpmpp_2m", steps=SKETCH_STEPS, gamma=30.0)
+        mels = sample_mels(voice.bundle, label.expand(7), [seed] * 7, rough, starts=range(7))
+        liked.append(mels[:, 0, 8:].mean(dim=(1, 2)))
+    together, alone = int((liked[0] + liked[2]).argmax()), int(liked[1].argmax())
+    assert found == [together, alone, together]
+    assert together != int(liked[0].argmax()) or together != int(liked[2].argmax()), "else this tells nothing"
+
+
 def test_a_student_sketches_single_labels_where_there_is_one(student_bundle: Bundle) -> None:
     quick = SampleConfig(sampler="student", steps=1, gamma=0.5)
     found = sketches(student_bundle, numbers(2), [4, 4], SampleConfig(gamma=3.0), (0, 6))

@@ -157,6 +157,24 @@ def test_a_sentence_is_led_firmly_and_from_the_noise_its_words_share(voice: Duov
     assert math.isinf(say(voice, "low high", seed=3, speaker=free).clips[1].guides[0].strength.cap)
 
 
+@pytest.mark.usefixtures("anything_is_speech")
+def test_guides_that_choose_choose_one_noise_for_the_sentence(voice: Duovox, speaker: GuideNetwork) -> None:
+    def treble(log_mel: Tensor) -> Tensor:
+        return log_mel[:, 0, 8:].mean(dim=(1, 2))
+
+    chooser = voice.function_guide(treble, gamma=1e9, interval=(1e-9, 1e-8), candidates=16)  # guides nowhere, chooses only
+    said = say(voice, "low high mid low", seed=3, guides=[chooser])
+    starts = voice.shared_starts([("low", 3), ("high", 3), ("mid", 3), ("low", 4)], voice.settings(), [chooser])
+    assert starts is not None and len(set(starts[:3])) == 1
+    alone = voice.generate_batch([("high", 3)], starts=starts[1:2])[0]
+    np.testing.assert_allclose(said.clips[1].wave, alone.wave, atol=1e-3)
+    by_one = say(voice, "low high mid low", seed=3, guides=[chooser], speaker=speaker)
+    np.testing.assert_allclose(by_one.clips[0].wave, said.clips[0].wave, atol=1e-3)
+    led = voice.guide(speaker, "ann", gamma=30, candidates=2)
+    moved = say(voice, "low high", seed=3, speaker=speaker, speaker_strength={"gamma": 30, "candidates": 2})
+    assert moved.clips[1].guides[0].strength.candidates == led.record.strength.candidates == 2
+
+
 def test_a_guide_that_embeds_nothing_is_no_speaker(voice: Duovox, speaker: GuideNetwork) -> None:
     with pytest.raises(GuideError, match=r"the guide likeness embeds no sounds; take speaker, or make one with `duovox guide --background"):
         say(voice, "low high", speaker=GuideNetwork("likeness", speaker.config, speaker.network))

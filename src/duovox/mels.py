@@ -102,9 +102,10 @@ def best_starts(
     settings: SampleConfig,
     guides: Sequence[ScheduledGuide],
     device: torch.device | str = "cpu",
+    shared: bool = False,
 ) -> list[int]:
     """Which of its `candidates` noises each seed is to begin with: the one whose sketch those guides like best that choose at all; none
-    where none does.
+    where none does. `shared`: items of the same seed begin with the same one, which they like best on the whole.
 
     A guide moves a clip a little; where it begins decides much of it. So each candidate is sketched by the word alone, in few evaluations,
     and the guides, the word's among them, say how probable what they want is there: the sum of gamma log p. That is best of n, among noises
@@ -123,7 +124,10 @@ def best_starts(
         asked: list[tuple[float, Guide]] = [] if some is None else [(settings.gamma, towards(bundle, some, settings))]
         asked += [(guide.record.strength.gamma, guide.guide) for guide in choosing]
         likings.append(liking(mels, asked, bundle.config.recipe.noise.sigma_min))
-    return torch.cat(likings).reshape(len(seeds), candidates).argmax(dim=1).tolist()
+    likes = torch.cat(likings).reshape(len(seeds), candidates)
+    if shared:
+        likes = torch.stack([likes[[other == seed for other in seeds]].sum(dim=0) for seed in seeds])
+    return likes.argmax(dim=1).tolist()
 
 
 def sketches(

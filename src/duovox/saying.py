@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -62,7 +63,7 @@ def say(
     batch: int = 8,
 ) -> Sentence:
     """The words of `text` (see `read_words`), with `pause` seconds between them. All have the seed `seed`, so that they begin with the same
-    noise; a word that comes again has seed + 1, and so on.
+    noise, where `guides` choose, with the one of the seed that suits all words best; a word that comes again has seed + 1, and so on.
 
     `speaker` is an embedding guide (`duovox.make_embedding_guide`): all words but the first are guided towards the first, and away from its
     background, as `firmly` says but for `speaker_strength` (as in `Duovox.guide`). Raises `LabelError` with the place of a word the voice
@@ -73,12 +74,17 @@ def say(
     words = read_words(text, voice)
     wanted = [(word, seed + words[:place].count(word)) for place, word in enumerate(words)]
     chosen = voice.settings(settings)
-    clips = _clips(voice, wanted[:1], chosen, vocoder, guides, batch)
-    if speaker is not None and len(wanted) > 1:
+    make = partial(_clips, voice, settings=chosen, vocoder=vocoder, batch=batch)
+    starts = voice.shared_starts(wanted, chosen, guides) or [0] * len(wanted)
+    (first, *others), rest = wanted, starts[1:]
+    clips = make([first], starts[:1], guides=guides)
+    if speaker is not None and others:
         reference = likened(speaker, {FIRST_CLIP: [clips[0].wave]}, voice.bundle)
-        guides = [*guides, voice.guide(reference, FIRST_CLIP, **firmly(speaker.config.strength) | dict(speaker_strength or {}))]
-    clips += _clips(voice, wanted[1:], chosen, vocoder, guides, batch)
-    return joined(clips, pause)
+        like_first = voice.guide(reference, FIRST_CLIP, **firmly(speaker.config.strength) | dict(speaker_strength or {}))
+        guides = [*guides, like_first]
+        if like_first.record.strength.candidates > 1:  # asked for: it leaves the noise of the first word
+            rest = voice.shared_starts(others, chosen, guides) or rest
+    return joined(clips + make(others, rest, guides=guides), pause)
 
 
 def firmly(own: GuideStrength) -> dict[str, Any]:
@@ -106,13 +112,14 @@ def _known(word: str, place: int, voice: Duovox) -> str:
 def _clips(
     voice: Duovox,
     wanted: Sequence[tuple[str, int]],
+    starts: Sequence[int],
     settings: SampleConfig,
     vocoder: VocoderName | None,
     guides: Sequence[ScheduledGuide],
     batch: int,
 ) -> list[Clip]:
-    parts = [wanted[start : start + batch] for start in range(0, len(wanted), batch)]
-    clips = [clip for part in parts for clip in voice.generate_batch(part, settings, vocoder, None, guides)]
+    parts = [slice(begin, begin + batch) for begin in range(0, len(wanted), batch)]
+    clips = [clip for part in parts for clip in voice.generate_batch(wanted[part], settings, vocoder, None, guides, starts[part])]
     refuse_faulty(clips)
     return clips
 

@@ -27,7 +27,7 @@ from duovox.devices import Precision, choose_autocast
 from duovox.diffusion.sampling import Callback
 from duovox.guide_folder import GuideNetwork
 from duovox.labels import resolve
-from duovox.mels import choose_student, sample_mels
+from duovox.mels import best_starts, choose_student, sample_mels
 from duovox.model import ScoreModel
 from duovox.networks.encoder import log_probabilities
 from duovox.runs import features_for
@@ -233,18 +233,20 @@ class Duovox:
         vocoder: VocoderName | None = None,
         callback: Callback | None = None,
         guides: Sequence[ScheduledGuide] = (),
+        starts: Sequence[int] | None = None,
     ) -> list[Clip]:
         """One clip for each (label, seed), all computed at once; the labels may differ, but either all are given or none.
 
         A clip that ran off to noise says so in its `fault`. `callback` is told of every evaluation of the denoiser (sigma, denoised
-        mels), `guides` steer all clips alike. Raises as `generate` does, but for faults.
+        mels), `guides` steer all clips alike. Each begins with noise number `starts[i]` of its seed, where none are given with the one that
+        the guides choose. Raises as `generate` does, but for faults.
         """
         labels, seeds = [self.check_request(label, seed) for label, seed in wanted], [seed for _, seed in wanted]
         named = [label for label in labels if label is not None]
         if named and len(named) < len(labels):
             raise GenerationError("a batch cannot mix clips with a label and clips without one")
         chosen, settings = self.choose_vocoder(vocoder), self.settings(settings)
-        mels = self.sample_mels(named or None, seeds, settings, callback, guides)
+        mels = self.sample_mels(named or None, seeds, settings, callback, guides, starts)
         clips = self._render(mels, labels, seeds, settings, chosen)
         return [replace(clip, guides=tuple(guide.record for guide in steering(guides))) for clip in clips]
 
@@ -282,12 +284,23 @@ class Duovox:
         settings: SampleConfig,
         callback: Callback | None = None,
         guides: Sequence[ScheduledGuide] = (),
+        starts: Sequence[int] | None = None,
     ) -> Tensor:
         """Scaled mels (B, 1, M, T), one per seed, of one label for all or one for each, or of shares (B, K) of the labels; unchecked, as
         the sampler leaves them."""
         check_guides(guides, settings)
         numbers = None if label is None else self._numbers(label, len(seeds))
-        return sample_mels(self.bundle, numbers, seeds, settings, callback, steering(guides), self.device)
+        return sample_mels(self.bundle, numbers, seeds, settings, callback, steering(guides), self.device, starts)
+
+    def shared_starts(
+        self, wanted: Sequence[tuple[str, int]], settings: SampleConfig, guides: Sequence[ScheduledGuide] = ()
+    ) -> list[int] | None:
+        """The noises that guides choose for (label, seed), for `generate_batch`: the same one wherever the seed is the same. None where
+        they leave the choice."""
+        check_guides(guides, settings)
+        seeds = [seed for _, seed in wanted]
+        numbers = self._numbers([label for label, _ in wanted], len(seeds))
+        return best_starts(self.bundle, numbers, seeds, settings, steering(guides), self.device, shared=True) or None
 
     def _numbers(self, label: str | Sequence[str] | Tensor | None, count: int) -> Tensor:
         """The numbers (B,) of the labels, `NO_LABEL` for none; shares (B, K) as they are."""
