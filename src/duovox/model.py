@@ -24,9 +24,10 @@ from duovox.diffusion.guidance import gradients_of
 from duovox.diffusion.noise import precondition
 from duovox.diffusion.taps import Graph, Taps, read_taps
 from duovox.networks.base import ScoreNetwork, TappedClassifier
-from duovox.networks.encoder import EncoderClassifier, SideBySide
+from duovox.networks.encoder import EncoderClassifier
 from duovox.networks.layout import to_channels_last
 from duovox.networks.scoresubnet import ScoreSubnet, TapShape
+from duovox.networks.speaker import SideBySide, TimeDelayNetwork
 from duovox.networks.unet import UNet
 from duovox.sound.vocoder.istft_net import ISTFTNet
 
@@ -160,11 +161,13 @@ def build_classifier(recipe: Recipe, labels: int) -> EncoderClassifier:
 
 def build_speaker(recipe: Recipe, dimensions: int) -> nn.Module:
     """A network that embeds speakers, (B, `dimensions`), as the recipe describes it, with fresh weights."""
-    each, rest = divmod(dimensions, recipe.speaker_encoders)
+    config = recipe.speaker
+    each, rest = divmod(dimensions, config.networks)
     if rest:
-        raise ConfigError(f"embeddings of {dimensions} numbers cannot be by {recipe.speaker_encoders} encoders")
-    encoders = [build_classifier(recipe, each) for _ in range(recipe.speaker_encoders)]
-    return encoders[0] if len(encoders) == 1 else SideBySide(encoders)
+        raise ConfigError(f"embeddings of {dimensions} numbers cannot be by {config.networks} networks")
+    networks: list[nn.Module] = [build_classifier(recipe, each) for _ in range(config.encoders)]
+    networks += [TimeDelayNetwork(config, recipe.mel, recipe.noise, each) for _ in range(config.time_delays)]
+    return networks[0] if len(networks) == 1 else SideBySide(networks)
 
 
 def build_external(recipe: Recipe, network: nn.Module, scale: MelScale) -> ExternalClassifier:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from duovox.bundle import CODE_FILES
 from duovox.classifiers.copies import copy_network
 from duovox.classifiers.loading import rebuild_network
-from duovox.config import MelScale, Recipe, SeenConfig, from_dict, to_dict
+from duovox.config import MelScale, Recipe, SeenConfig, SpeakerConfig, from_dict, to_dict
 from duovox.contracts import TrainingError
 from duovox.data import Features, open_features, relabelled
 from duovox.files import differences
@@ -28,7 +28,7 @@ from duovox.sound.mel import fit_scale
 Part = Literal["classifier", "subnet", "student", "vocoder", "judge", "speaker"]
 
 SPEAKER_DIMENSIONS = 64
-"""The length of the embedding that each encoder of the part `speaker` gives, which has a classifier's form."""
+"""The length of the embedding that each network of the part `speaker` gives."""
 
 LATER_SETTINGS: dict[str, Any] = {"output_kind": "logits", "output_axes": "BK"} | dict.fromkeys(
     ("gain_db", "stretch_mel", "colour_db", "balance"), 0.0
@@ -59,7 +59,7 @@ def recipe_of_part(recipe: Recipe, part: Part | Literal["original"]) -> dict[str
         "student": (*common, "classifier" if recipe.external is None else "external", "subnet", "student", "train_student"),
         "vocoder": ("mel", "vocoder", "train_vocoder"),
         "judge": (*["judge"] * (recipe.judge != Recipe.judge), "train_judge"),
-        "speaker": (*common, "classifier", *["speaker_encoders"] * (recipe.speaker_encoders > 1), "train_speaker"),
+        "speaker": (*common, "classifier", *["speaker"] * (recipe.speaker != SpeakerConfig()), "train_speaker"),
     }[part]
     settings = to_dict(recipe)
     return settled({"name": recipe.name, **{name: settings[name] for name in needed}})

@@ -14,7 +14,7 @@ import torch
 from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.cli import main
-from duovox.config import MelScale, Recipe, TrainConfig
+from duovox.config import MelScale, Recipe, SpeakerConfig, TrainConfig
 from duovox.contracts import ConfigError, DataError, GuideError, LabelError, TrainingError
 from duovox.data import Features, open_features
 from duovox.guide_folder import read_guide
@@ -156,12 +156,12 @@ def test_a_run_becomes_a_guide_towards_any_sound(run: Path, features: Features, 
 def test_several_encoders_learn_side_by_side_and_are_believed_alike(
     by_tone: Path, features: Features, recipe: Recipe, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    two = dataclasses.replace(recipe, speaker_encoders=2)
+    two = dataclasses.replace(recipe, speaker=SpeakerConfig(2))
     start_training("speaker", two, by_tone, tmp_path / "runs", device="cpu", precision="fp32")
     guide = read_guide(make_speaker_guide(tmp_path / "runs" / "speaker", one_of_each(features)).write(tmp_path / "who"))
     assert guide.anchors is not None and guide.anchors.shape == (3, 2 * SPEAKER_DIMENSIONS)
     mels, sigma = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0)), torch.full((4,), 0.5)
-    encoders = list(guide.network.encoders)  # type: ignore[arg-type]
+    encoders = list(guide.network.networks)  # type: ignore[arg-type]
     each = [torch.nn.functional.normalize(encoder(mels, sigma), dim=1) for encoder in encoders]
     whole = torch.nn.functional.normalize(guide.network(mels, sigma), dim=1)
     torch.testing.assert_close(whole @ whole.T, (each[0] @ each[0].T + each[1] @ each[1].T) / 2)
@@ -174,23 +174,25 @@ def test_several_encoders_learn_side_by_side_and_are_believed_alike(
 
 def test_each_encoder_has_a_loss_of_its_own(features: Features, recipe: Recipe) -> None:
     def loss_of(encoders: int) -> tuple[SpeakerTraining, float]:
-        trainee = SpeakerTraining(dataclasses.replace(recipe, speaker_encoders=encoders), features, scale_of(features), CPU, None)
+        trainee = SpeakerTraining(dataclasses.replace(recipe, speaker=SpeakerConfig(encoders)), features, scale_of(features), CPU, None)
         return trainee, float(trainee.loss(0, trainee.draw(0, step_generator(0, 0, CPU)), Part()).total.detach())
 
     two, both = loss_of(2)
     one, _ = loss_of(1)
     drawn, alone = two.draw(0, step_generator(0, 0, CPU)), list[float]()
-    for encoder in two.network.encoders:  # type: ignore[union-attr]
+    for encoder in two.network.networks:  # type: ignore[union-attr]
         one.network.load_state_dict(encoder.state_dict())
         alone.append(float(one.loss(0, drawn, Part()).total.detach()))
     assert both == pytest.approx(sum(alone) / 2, abs=1e-4) and abs(alone[0] - alone[1]) > 1e-3
 
 
 def test_encoders_share_the_embedding_evenly(recipe: Recipe) -> None:
-    with pytest.raises(ConfigError, match="embeddings of 64 numbers cannot be by 3 encoders"):
-        build_speaker(dataclasses.replace(recipe, speaker_encoders=3), 64)
-    with pytest.raises(ConfigError, match=r"recipe.speaker_encoders must be positive"):
-        dataclasses.replace(recipe, speaker_encoders=0)
+    with pytest.raises(ConfigError, match="embeddings of 64 numbers cannot be by 3 networks"):
+        build_speaker(dataclasses.replace(recipe, speaker=SpeakerConfig(2, 1)), 64)
+    with pytest.raises(ConfigError, match=r"speaker.encoders and speaker.time_delays must not both be 0"):
+        SpeakerConfig(0)
+    with pytest.raises(ConfigError, match=r"speaker.encoders must not be negative, not -1"):
+        SpeakerConfig(-1, 2)
 
 
 @pytest.mark.usefixtures("anything_is_speech")

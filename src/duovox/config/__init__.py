@@ -18,7 +18,7 @@ from duovox.config.guiding import (
     read_target,
     write_target,
 )
-from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
+from duovox.config.networks import EncoderConfig, SpeakerConfig, SubnetConfig, UNetConfig
 from duovox.config.recipe import Recipe, read_recipe, write_recipe
 from duovox.config.sound import MelConfig, MelScale, VocoderConfig
 from duovox.config.student import Repertoire, Schooling, SolutionConfig, StudentConfig
@@ -47,6 +47,7 @@ __all__ = [
     "Schooling",
     "SeenConfig",
     "SolutionConfig",
+    "SpeakerConfig",
     "StudentConfig",
     "SubnetConfig",
     "TapConfig",

@@ -1,4 +1,4 @@
-"""Settings of the networks of ours: the classifier, the Score Subnet, the U-Net of the comparison."""
+"""Settings of the networks of ours: the classifier, the Score Subnet, the U-Net of the comparison, those that embed who speaks."""
 
 from __future__ import annotations
 
@@ -74,3 +74,26 @@ class UNetConfig:
             f"unet.widths {self.widths} and up_widths {self.up_widths} must have as many entries, at least one",
         )
         require(0 <= self.dropout < 1, f"unet.dropout must lie in [0, 1), not {self.dropout}")
+
+
+@dataclass(frozen=True)
+class SpeakerConfig:
+    """A network that embeds who speaks: so many `encoders`, each of the classifier's form, and so many `time_delays` of `width` channels
+    beside them, which hear frames ever wider apart (`dilations`)."""
+
+    encoders: int = 1
+    time_delays: int = 0
+    width: int = 256
+    dilations: tuple[int, ...] = (1, 2, 3)
+    embedding: int = 64
+    group_size: int = 32
+
+    def __post_init__(self) -> None:
+        check("speaker", self, positive="width dilations embedding group_size", not_negative="encoders time_delays")
+        require(self.encoders + self.time_delays > 0, "speaker.encoders and speaker.time_delays must not both be 0")
+        require(len(self.dilations) >= 1, "speaker.dilations must not be empty")
+
+    @property
+    def networks(self) -> int:
+        """How many stand side by side."""
+        return self.encoders + self.time_delays

@@ -10,7 +10,7 @@ from typing import Literal
 from duovox.config.diffusion import NoiseConfig, SampleConfig
 from duovox.config.external import ExternalConfig
 from duovox.config.fields import check, from_dict, require, to_dict
-from duovox.config.networks import EncoderConfig, SubnetConfig, UNetConfig
+from duovox.config.networks import EncoderConfig, SpeakerConfig, SubnetConfig, UNetConfig
 from duovox.config.sound import MelConfig, VocoderConfig
 from duovox.config.student import StudentConfig
 from duovox.config.training import SeenConfig, TrainConfig
@@ -23,8 +23,8 @@ class Recipe:
     """Everything that decides a model: features, noise, networks, trainings and default sampling.
 
     Where `external` is given, the classifier is someone else's, and `classifier` says nothing. With `score_model` "unet" the
-    baseline `unet` takes the place of the Score Subnet (and is trained as the part `subnet`), and the classifier only guides. A network
-    that embeds speakers consists of so many `speaker_encoders`, each like `classifier`.
+    baseline `unet` takes the place of the Score Subnet (and is trained as the part `subnet`), and the classifier only guides. `speaker`
+    describes a network that embeds speakers, whose encoders are like `classifier`.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Recipe:
     vocoder: VocoderConfig = field(default_factory=VocoderConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
     judge: Literal["compact", "resnext29"] = "compact"
-    speaker_encoders: int = 1
+    speaker: SpeakerConfig = field(default_factory=SpeakerConfig)
     train_classifier: TrainConfig = field(default_factory=TrainConfig)
     train_subnet: TrainConfig = field(default_factory=TrainConfig)
     train_student: TrainConfig = field(
@@ -55,7 +55,7 @@ class Recipe:
     train_speaker: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        check("recipe", self, positive="speaker_encoders")
+        check("recipe", self)
         require(
             self.external is not None or len(self.subnet.widths) == len(self.classifier.widths),
             "recipe: subnet.widths and classifier.widths must have one entry per stage each",

@@ -5,8 +5,6 @@ Takes noised mels from `noise`; gives logits, and its inner activations to `taps
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -72,20 +70,6 @@ class EncoderClassifier(TappedClassifier):
                 hidden = self.downs[index](hidden)
         logits: Tensor = self.head(self.bottleneck(hidden, embedding))
         return logits.float()
-
-
-class SideBySide(nn.Module):
-    """Several encoders as one: their embeddings, each of length 1, one after the other, (B, N D). The cosine similarity of two such is the
-    mean of those of each encoder, and what deceives one of them does not yet deceive the others."""
-
-    channels_last = True
-
-    def __init__(self, encoders: Sequence[EncoderClassifier]) -> None:
-        super().__init__()
-        self.encoders = nn.ModuleList(encoders)
-
-    def forward(self, noised: Tensor, sigma: Tensor) -> Tensor:
-        return torch.cat([nn.functional.normalize(encoder(noised, sigma), dim=1) for encoder in self.encoders], dim=1)
 
 
 def log_probabilities(logits: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ def make_speaker_guide(
     if facts.get("part") != "speaker":
         raise GuideError(f"{source} embeds no speakers; name OUT/speaker, of `duovox train speaker`")
     recipe, scale, strength = _recipe_of_run(facts["recipe"], source), scale_of(facts), strength or GuideStrength()
-    network = build_speaker(recipe, recipe.speaker_encoders * SPEAKER_DIMENSIONS)
+    network = build_speaker(recipe, recipe.speaker.networks * SPEAKER_DIMENSIONS)
     network.load_state_dict(tensors, strict=True)
     embedder = OwnEmbedder(network.eval().requires_grad_(False), recipe.mel, scale, recipe.noise.sigma_min)
     anchors = _anchors(embedder, references, background, recipe.mel)

@@ -37,9 +37,8 @@ REPORT_SIGMAS = (0.0, 0.5, 2.0)
 
 
 class SpeakerTraining:
-    """A `Trainee`: encoders like our classifier's whose outputs are an embedding, with moving average. `classifier` of the recipe is the
-    network of each, `train_speaker` their training, whose batch is cut into groups of `CLIPS` clips of a speaker. Each encoder learns by
-    itself, from the same batches.
+    """A `Trainee`: networks whose outputs are an embedding, with moving average, as `speaker` of the recipe describes them; `train_speaker`
+    is their training, whose batch is cut into groups of `CLIPS` clips of a speaker. Each network learns by itself, from the same batches.
 
     Raises `DataError` where fewer than two speakers have that many clips, in the train split or in a validation split that is not empty.
     """
@@ -53,7 +52,7 @@ class SpeakerTraining:
         self.speakers = demanded(features, "train")
         self.others = demanded(features, "validation") if len(features.indices("validation")) else []
         torch.manual_seed(self.train.seed)
-        self.network = to_channels_last(build_speaker(recipe, recipe.speaker_encoders * SPEAKER_DIMENSIONS).to(device))
+        self.network = to_channels_last(build_speaker(recipe, recipe.speaker.networks * SPEAKER_DIMENSIONS).to(device))
         self.average = averaged(self.network, self.train.ema_decay)
         self.modules: dict[str, nn.Module] = {"network": self.network, "average": self.average}
         self.updater = Updater(self.network, adamw(self.network, self.train), self.train.clip_norm, self.average)

@@ -8,7 +8,7 @@ from duovox.data.choosing import first_train_clips
 from duovox.data.noisy import Backgrounds, read_backgrounds
 from duovox.devices import choose_device
 from duovox.evaluation.cas import CasConfig
-from duovox.evaluation.clips import CLIP_SAMPLES
+from duovox.evaluation.judge import CLIP_SAMPLES
 from duovox.evaluation.reference import require_comparable
 from duovox.experiments.options import Options
 from duovox.experiments.runner import Clock
