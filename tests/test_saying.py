@@ -150,9 +150,9 @@ def test_a_sentence_is_led_firmly_and_from_the_noise_its_words_share(voice: Duov
     own = GuideStrength(gamma=3.0, cap=0.1, candidates=16)
     choosy = replace(speaker, config=replace(speaker.config, strength=own))
     (led,) = say(voice, "low high", seed=3, speaker=choosy).clips[1].guides
-    assert (led.strength.gamma, led.strength.candidates) == (12.0, 1) and led.strength.cap == pytest.approx(0.3)
+    assert (led.strength.gamma, led.strength.candidates) == (12.0, 1) and led.strength.cap == pytest.approx(0.15)
     (told,) = say(voice, "low high", seed=3, speaker=choosy, speaker_strength={"gamma": 7, "candidates": 2}).clips[1].guides
-    assert (told.strength.gamma, told.strength.candidates) == (7.0, 2) and told.strength.cap == pytest.approx(0.3)
+    assert (told.strength.gamma, told.strength.candidates) == (7.0, 2) and told.strength.cap == pytest.approx(0.15)
     free = replace(speaker, config=replace(speaker.config, strength=replace(own, cap=math.inf)))
     assert math.isinf(say(voice, "low high", seed=3, speaker=free).clips[1].guides[0].strength.cap)
 

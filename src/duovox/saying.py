@@ -31,7 +31,7 @@ FADE_SECONDS = 0.005
 
 LONGEST_PAUSE = 10.0
 
-FIRMER, WIDER = 4.0, 3.0
+FIRMER, WIDER = 4.0, 1.5
 """How many times a speaker guide's own gamma and cap it is given here: what begins alike can be pushed harder than a clip towards a
 stranger without losing its word (docs/results/guides.md)."""
 

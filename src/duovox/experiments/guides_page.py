@@ -19,7 +19,7 @@ from duovox.costs import guided_gmacs
 from duovox.experiments import guides_claims as claims
 from duovox.experiments.claims import Claim
 from duovox.experiments.figures import plot_curves
-from duovox.experiments.guides_plan import PLAIN, Dose, Steered
+from duovox.experiments.guides_plan import PLAIN, Dose, Steered, own_doses, ways_of
 from duovox.experiments.guides_run import GuidesBench
 from duovox.experiments.plan import Condition
 from duovox.experiments.results import Result
@@ -69,9 +69,7 @@ def write_guides_page(bench: GuidesBench, words: Sequence[str], folder: Path) ->
 
 def own(bench: GuidesBench) -> Steered:
     """Every guide at once, at its own strength."""
-    return Steered(
-        Dose(bench.pitch.strength.gamma) if bench.pitch else None, Dose(bench.speaker.config.strength.gamma) if bench.speaker else None
-    )
+    return own_doses(*bench.strengths)
 
 
 def answers(bench: GuidesBench) -> tuple[Claim, ...]:
@@ -110,14 +108,13 @@ _GROUPS = {"pitch": "pitch (semitones off)", "speaker": "speaker (rank)"}
 
 
 def costs_of(bench: GuidesBench) -> list[Cost]:
-    """Evaluations with the label's guidance alone, and with each guide through and straight, timed in turn."""
+    """Evaluations with the label's guidance alone, and with each guide in all its ways, timed in turn."""
     both, variants = own(bench), dict[str, Steered]()
-    for name in ("pitch", "speaker"):
-        dose: Dose | None = getattr(both, name)
-        for way in ("through", "straight") if dose else ():
-            variants[f"{name}, {way}"] = Steered(**{name: Dose(dose.gamma, way)})  # type: ignore[union-attr]
+    pitch, speaker = bench.strengths
+    variants |= {f"pitch, {way}": Steered(pitch=Dose(pitch.gamma, way)) for way in ways_of(pitch)} if pitch else {}
+    variants |= {f"speaker, {way}": Steered(speaker=Dose(speaker.gamma, way)) for way in ways_of(speaker)} if speaker else {}
     if both.pitch and both.speaker:
-        variants["pitch and speaker, through"] = both
+        variants[f"pitch, {both.pitch.asked}, and speaker, {both.speaker.asked}"] = both
     asked: dict[str, list[Guide]] = {"the label alone": []}
     asked |= {name: [one.guide for one in bench.guides(variant, 0)] for name, variant in variants.items()}
     seconds = interleaved({name: _evaluation(bench, guides) for name, guides in asked.items()}, ROUNDS)
@@ -181,7 +178,8 @@ def _table(bench: GuidesBench) -> list[str]:
             lines.append(cells([*texts, _number(record["fid"]), *([_number(record["quality"])] if bench.quality else [])]))
     note = (
         "Every condition is measured against the targets it would have, so that what does not steer an attribute shows chance. Semitones "
-        "off: the median. In brackets intervals of 95 %. FID needs more clips than the judge has features; there is none otherwise."
+        "off: the median. In brackets intervals of 95 %. The curves are without a choice of noise, so that guidance alone is seen. FID "
+        "needs more clips than the judge has features, there is none otherwise, and is less the more clips there are."
     )
     return [*lines, "", note]
 

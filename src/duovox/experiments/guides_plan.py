@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, Literal
 
-from duovox.contracts import ConfigError, GuideWay
+from duovox.config import GuideStrength
+from duovox.contracts import ConfigError
 
 PITCHES = tuple(round(110 * (280 / 110) ** (number / 11)) for number in range(12))
 """The pitches wanted, Hz: twelve from 110 to 280, evenly apart to the ear."""
@@ -27,26 +28,30 @@ SENTENCE = 5
 SHARES = (1 / 3, 1.0, 3.0)
 """Gammas of the curve, as shares of a guide's own."""
 
+Asked = Literal["noised", "through", "straight"]
+"""Where a guide is asked and how its gradient comes back: at the noised mel; at the estimate, through the denoiser or straight."""
+
 
 @dataclass(frozen=True)
 class Dose:
     """How strongly a guide guides, and how: in the place of its own strength."""
 
     gamma: float
-    way: GuideWay = "through"
+    asked: Asked = "through"
     capped: bool = True
     chooses: bool = True
 
     @property
     def changes(self) -> dict[str, Any]:
         """As `Duovox.guide` takes them."""
+        place = {"at": "noised"} if self.asked == "noised" else {"at": "estimate", "way": self.asked}
         capped, chosen = {} if self.capped else {"cap": math.inf}, {} if self.chooses else {"candidates": 1}
-        return {"gamma": self.gamma, "way": self.way, **capped, **chosen}
+        return {"gamma": self.gamma, **place, **capped, **chosen}
 
     @property
     def kind(self) -> str:
         """All but gamma, in words."""
-        return self.way + ", no cap" * (not self.capped) + ", no choice of noise" * (not self.chooses)
+        return self.asked + ", no cap" * (not self.capped) + ", no choice of noise" * (not self.chooses)
 
     def __str__(self) -> str:
         return f"gamma {self.gamma:g}, {self.kind}"
@@ -58,6 +63,8 @@ class Steered:
 
     pitch: Dose | None = None
     speaker: Dose | None = None
+    recorded_pitch: bool = False
+    """The pitch that is wanted is that of the speaker's recording."""
 
     @property
     def name(self) -> str:
@@ -66,7 +73,7 @@ class Steered:
 
     def __str__(self) -> str:
         parts = [f"{guide}: {dose}" for guide, dose in (("pitch", self.pitch), ("speaker", self.speaker)) if dose]
-        return " and ".join(parts) or "word alone"
+        return (" and ".join(parts) or "word alone") + ", the pitch of the recording" * self.recorded_pitch
 
 
 PLAIN = Steered()
@@ -74,13 +81,16 @@ PLAIN = Steered()
 
 @dataclass(frozen=True)
 class GuidesPlan:
-    """The conditions in order of weight, `n` clips for each of `targets` targets; `sentences` sentences with and without a speaker."""
+    """The conditions in order of weight, the first `main` of them with `n` clips for each of `targets` targets, those of the curves with
+    `curve_n`; `sentences` sentences with and without a speaker."""
 
     conditions: tuple[Steered, ...]
     pitches: tuple[int, ...]
     speakers: int
     n: int
     sentences: int
+    main: int
+    curve_n: int
 
     def targets(self, condition: Steered) -> int:
         """How many targets a condition has: pitches, speakers, or for both and for none as many as are needed for either."""
@@ -92,9 +102,10 @@ class GuidesPlan:
         """The pitch (Hz) that target number k stands for."""
         return self.pitches[target % len(self.pitches)]
 
-    def clips(self, target: int, labels: Sequence[str]) -> list[tuple[str, int]]:
-        """Word and seed of each clip of a target."""
-        return [(labels[number % len(labels)], number) for number in range(target * self.n, (target + 1) * self.n)]
+    def clips(self, condition: Steered, target: int, labels: Sequence[str]) -> list[tuple[str, int]]:
+        """Word and seed of each clip of a target; in the curves the first ones of those that the others have."""
+        count = self.n if condition in self.conditions[: self.main] else self.curve_n
+        return [(labels[number % len(labels)], number) for number in range(target * self.n, target * self.n + count)]
 
     def condition(self, name: str) -> Steered:
         """Raises `ConfigError` for a name that is not in the plan."""
@@ -105,35 +116,61 @@ class GuidesPlan:
 
 
 def make_guides_plan(
-    pitch: float | None,
-    speaker: float | None,
+    pitch: GuideStrength | None,
+    speaker: GuideStrength | None,
     n: int,
     speakers: int = SPEAKERS,
     sentences: int = 20,
     pitches: Sequence[int] = PITCHES,
-    choosing: Collection[str] = (),
+    curve_n: int | None = None,
 ) -> GuidesPlan:
-    """The plan for guides whose own gammas are `pitch` and `speaker`, None where there is no such guide. Their own strengths come first,
-    then both at once, then those of `choosing`, which choose the noise to begin with, without that, then the curves. Raises `ConfigError`
-    where there is neither, and for numbers that make no sense."""
+    """The plan for guides of these strengths, None where there is no such guide. What they are by themselves comes first, then both at
+    once, for pitches of the plan and for the recordings' own, then those that choose the noise to begin with without that, then the curves.
+    Raises `ConfigError` where there is neither, and for numbers that make no sense."""
+    curve_n = n if curve_n is None else curve_n
     if pitch is None and speaker is None:
         raise ConfigError("the experiment guides needs a guide: --pitch, --speaker, or both")
     if n < 1 or sentences < 0:
         raise ConfigError(f"n must be at least 1 and sentences at least 0, not {n} and {sentences}")
-    own = Steered(Dose(pitch) if pitch else None, Dose(speaker) if speaker else None)
+    if not 1 <= curve_n <= n:
+        raise ConfigError(
+            f"curve-n must lie between 1 and n, {n}, not {curve_n}: clips of the curves are among those of the other conditions"
+        )
+    own = own_doses(pitch, speaker)
     first = [PLAIN, Steered(pitch=own.pitch), Steered(speaker=own.speaker), own]
-    alone = {"pitch": own.pitch, "speaker": own.speaker}
-    first += [Steered(**{name: replace(dose, chooses=False)}) for name, dose in alone.items() if dose and name in choosing]
+    first += [replace(own, recorded_pitch=True)] * bool(own.pitch and own.speaker)
+    if pitch and own.pitch and pitch.candidates > 1:
+        first.append(Steered(pitch=replace(own.pitch, chooses=False)))
+    if speaker and own.speaker and speaker.candidates > 1:
+        first.append(Steered(speaker=replace(own.speaker, chooses=False)))
+    first = list(dict.fromkeys(first))
     curves = [Steered(pitch=dose) for dose in curve(pitch)] + [Steered(speaker=dose) for dose in curve(speaker)]
     conditions = tuple(dict.fromkeys([*first, *curves]))
-    return GuidesPlan(conditions, tuple(pitches), speakers if speaker else 0, n, sentences if speaker else 0)
+    return GuidesPlan(conditions, tuple(pitches), speakers if speaker else 0, n, sentences if speaker else 0, len(first), curve_n)
 
 
-def curve(gamma: float | None) -> list[Dose]:
-    """The doses of a curve around a guide's own gamma, both ways, with its cap and without; nothing for no guide."""
-    if not gamma:
+def own_doses(pitch: GuideStrength | None, speaker: GuideStrength | None) -> Steered:
+    """Both guides as they are by themselves."""
+    return Steered(own_dose(pitch) if pitch else None, own_dose(speaker) if speaker else None)
+
+
+def own_dose(strength: GuideStrength) -> Dose:
+    return Dose(strength.gamma, "noised" if strength.at == "noised" else strength.way)
+
+
+def ways_of(strength: GuideStrength) -> tuple[Asked, ...]:
+    """How a guide can be asked: at the estimate in both ways, and at the noised mel where that is its own."""
+    return ("noised", "through", "straight") if strength.at == "noised" else ("through", "straight")
+
+
+def curve(strength: GuideStrength | None) -> list[Dose]:
+    """The doses of a curve around a guide's own gamma, in all its ways, with its cap and without; nothing for no guide. None chooses the
+    noise to begin with, so that what is seen is guidance alone."""
+    if strength is None:
         return []
-    return [Dose(round(share * gamma, 6), way, capped) for capped, way, share in product((True, False), ("through", "straight"), SHARES)]  # type: ignore[arg-type]
+    gammas = [round(share * strength.gamma, 6) for share in SHARES]
+    leaves = strength.candidates == 1
+    return [Dose(gamma, way, capped, leaves) for capped, way, gamma in product((True, False), ways_of(strength), gammas)]
 
 
 def pitch_target(hertz: float, labels: Sequence[str]) -> dict[str, float]:

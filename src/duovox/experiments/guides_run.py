@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from duovox.config import to_dict
+from duovox.config import GuideStrength, to_dict
 from duovox.contracts import GenerationError
 from duovox.data import Features
 from duovox.data.features import FULL_SCALE
@@ -32,7 +32,7 @@ from duovox.experiments.runner import Clock
 from duovox.files import write_whole
 from duovox.generation import Request, describe_faults, fill_folder, read_faults
 from duovox.guide_folder import GuideNetwork
-from duovox.saying import say
+from duovox.saying import firmly, say
 from duovox.sound.audio import read_audio
 from duovox.sound.hearing import fit_length
 from duovox.steering import JoinedGuide, ScheduledGuide
@@ -85,9 +85,8 @@ class GuidesBench:
 
     def run(self, clock: Clock, only: str | None = None) -> None:
         """Make and measure what is missing, until the clock is out; the sentences after the first conditions, before the curves."""
-        first = 4
         for number, condition in enumerate(self.plan.conditions if only is None else [self.plan.condition(only)]):
-            if number == first:
+            if number == self.plan.main:
                 self._say(clock)
             if self.rows(condition) is None and not self._try(condition, clock):
                 return
@@ -120,8 +119,10 @@ class GuidesBench:
     def key(self, condition: Steered) -> dict[str, Any]:
         """All that decides the figures of a condition, as JSON values."""
         doses = [asdict(dose) if dose else None for dose in (condition.pitch, condition.speaker)]
-        sizes = [self.plan.n, self.plan.targets(condition), list(self.plan.pitches)]
-        return self._decided | {"doses": doses, "sizes": sizes, "fid": self.fid}
+        clips = self.plan.clips(condition, 0, self.voice.labels)
+        sizes = [self.plan.n, len(clips), self.plan.targets(condition), list(self.plan.pitches)]
+        recorded = {"recorded_pitch": True} if condition.recorded_pitch else {}
+        return self._decided | {"doses": doses, "sizes": sizes, "fid": self.fid} | recorded
 
     @cached_property
     def _decided(self) -> dict[str, Any]:
@@ -135,18 +136,24 @@ class GuidesBench:
             "judge": self.judge.digest,
         }
         parts |= {"verifier": self.verifier.digest, "meter": self.meter.name, "data": self.features.digest, "panel": list(self.panel.names)}
-        strengths = [to_dict(one) for one in self._strengths()]
+        strengths = [to_dict(one) for one in self.strengths if one]
         return parts | {"strengths": strengths, "quality": [self.quality.name, self.quality.about] if self.quality else []}
 
-    def _strengths(self) -> list[Any]:
-        own = [self.pitch.strength] if self.pitch else []
-        return own + ([self.speaker.config.strength] if self.speaker else [])
+    @property
+    def strengths(self) -> tuple[GuideStrength | None, GuideStrength | None]:
+        """The own strengths of the pitch and the speaker guide."""
+        return self.pitch.strength if self.pitch else None, self.speaker.config.strength if self.speaker else None
+
+    def wanted_pitch(self, condition: Steered, target: int) -> float:
+        """The pitch (Hz) of a target; where the recording's is wanted and nothing in it is voiced, that of the plan."""
+        recorded = self.meter(self.panel.references[target], self.features.mel.sample_rate) if condition.recorded_pitch else None
+        return recorded or float(self.plan.pitch(target))
 
     def guides(self, condition: Steered, target: int) -> list[ScheduledGuide]:
         """The guides of one target."""
         found = []
         if condition.pitch and self.pitch:
-            wanted = pitch_target(self.plan.pitch(target), self.pitch.labels)
+            wanted = pitch_target(self.wanted_pitch(condition, target), self.pitch.labels)
             found.append(self.voice.guide(self.pitch.name, wanted, **condition.pitch.changes))
         if condition.speaker:
             found.append(self._towards(self.panel.references[target], condition.speaker))
@@ -170,37 +177,41 @@ class GuidesBench:
     def _place(self, condition: Steered, target: int) -> Path:
         return self.folder(condition) / str(target)
 
-    def _requests(self, target: int) -> list[Request]:
-        return [Request(label, seed) for label, seed in self.plan.clips(target, self.voice.labels)]
+    def _requests(self, condition: Steered, target: int) -> list[Request]:
+        return [Request(label, seed) for label, seed in self.plan.clips(condition, target, self.voice.labels)]
 
     def _make(self, condition: Steered, target: int, go_on: Callable[[], bool]) -> bool:
-        plan, guides = self._requests(target), self.guides(condition, target)
+        plan, guides = self._requests(condition, target), self.guides(condition, target)
         place = self._place(condition, target)
         place.mkdir(parents=True, exist_ok=True)
         return fill_folder(self.voice, place, plan, batch=self.batch, go_on=go_on, guides=guides)
 
     def _measure(self, condition: Steered) -> dict[str, Any]:
         """The figures of a condition's clips."""
-        wanted = [(target, request) for target in range(self.plan.targets(condition)) for request in self._requests(target)]
+        wanted = [(target, request) for target in range(self.plan.targets(condition)) for request in self._requests(condition, target)]
         rate, length = self.features.mel.sample_rate, self.features.mel.clip_samples
         files = [self._place(condition, target) / request.file for target, request in wanted]
         waves = np.stack([fit_length(read_audio(path, rate), length) for path in files])
         scores, embeddings = self.judge.score(waves), self.verifier.embed(waves)
         heard = [self.judge.labels[number] for number in scores.probabilities.argmax(axis=1)]
-        clips = [self._clip(*which, *said) for which, said in zip(wanted, zip(waves, heard, embeddings, strict=True), strict=True)]
+        pitches = [self.wanted_pitch(condition, target) for target in range(self.plan.targets(condition))]
+        said = zip(waves, heard, embeddings, strict=True)
+        clips = [self._clip(target, request, pitches[target], *each) for (target, request), each in zip(wanted, said, strict=True)]
         faults = dict(item for target in range(self.plan.targets(condition)) for item in self._faults(condition, target))
         quality = float(np.mean(self.quality.score(waves))) if self.quality else None
         figures = {"fid": self._fid(scores.features), "quality": quality, "faults": describe_faults(faults, len(waves))}
         return figures | {"clips": [asdict(clip) for clip in clips]}
 
-    def _clip(self, target: int, request: Request, wave: NDArray[np.float32], heard: str, embedding: NDArray[np.float32]) -> SteeredClip:
+    def _clip(
+        self, target: int, request: Request, pitch: float, wave: NDArray[np.float32], heard: str, embedding: NDArray[np.float32]
+    ) -> SteeredClip:
         hertz = self.meter(wave, self.features.mel.sample_rate)
-        distance = None if hertz is None or self.pitch is None else semitones(hertz, self.plan.pitch(target))
+        distance = None if hertz is None or self.pitch is None else semitones(hertz, pitch)
         rank = self.panel.rank(embedding, target) if target < self.plan.speakers else None
         return SteeredClip(target, str(request.label), request.seed, heard == request.label, hertz, distance, rank)
 
     def _faults(self, condition: Steered, target: int) -> list[tuple[Request, str]]:
-        return list(read_faults(self._place(condition, target), self._requests(target)).items())
+        return list(read_faults(self._place(condition, target), self._requests(condition, target)).items())
 
     def _fid(self, features: NDArray[np.float32]) -> float | None:
         """Against the train split; None for too few clips."""
@@ -215,9 +226,14 @@ class GuidesBench:
     def _said(self) -> Path:
         return self.out / "guides" / "sentences.json"
 
+    @property
+    def _said_key(self) -> dict[str, Any]:
+        """All that decides the figures of a sentence, as JSON values."""
+        return self._decided | {"led": firmly(self.speaker.config.strength) if self.speaker else {}}
+
     def sentences(self) -> list[SpokenSentence]:
         """Those that were measured, if with the same voice, guide and instruments."""
-        found = _read(self._said, self._decided)
+        found = _read(self._said, self._said_key)
         return [SpokenSentence(**row) for row in found["sentences"]][: self.plan.sentences] if found else []
 
     def _say(self, clock: Clock) -> None:
@@ -227,7 +243,7 @@ class GuidesBench:
             if clock.left <= 0:
                 return
             known.append(self._sentence(number))
-            found = {"key": self._decided, "sentences": [asdict(one) for one in known]}
+            found = {"key": self._said_key, "sentences": [asdict(one) for one in known]}
             write_whole(self._said, (json.dumps(found, indent=1) + "\n").encode(), force=True, parents=True)
 
     def _sentence(self, number: int) -> SpokenSentence:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from duovox.config import GuideStrength
 from duovox.contracts import ConfigError
 from duovox.data import Features, narrowed, open_features, relabelled
 from duovox.devices import choose_device
@@ -51,14 +50,14 @@ def open_guides_bench(options: Options) -> GuidesBench:
     judge.require(voice.labels)
     judge.refuse_guide(voice.bundle.model.classifier)
     pitch, speaker = _pitch(options, voice), _speaker(options, voice)
-    make_guides_plan(*_gammas(pitch, speaker), options.n)  # whatever is wrong with the numbers, before a verifier is trained
+    strengths = pitch.strength if pitch else None, speaker.config.strength if speaker else None
+    make_guides_plan(*strengths, options.n, curve_n=options.curve_n)  # whatever is wrong with the numbers, before a verifier is trained
     meter, quality = load_pitch_meter(), load_quality(options.quality) if options.quality else None
     verifier = _verifier(options)
     panel = gather_panel(open_features(options.data), verifier, SPEAKERS, RANKED)
     if speaker:
         voice.guide(speaker, like=panel.references[0])
-    choosing = [name for name, own in _strengths(pitch, speaker).items() if own.candidates > 1]
-    plan = make_guides_plan(*_gammas(pitch, speaker), options.n, panel.wanted, options.sentences, PITCHES, choosing)
+    plan = make_guides_plan(*strengths, options.n, panel.wanted, options.sentences, PITCHES, options.curve_n)
     return GuidesBench(
         plan,
         options.out,
@@ -107,16 +106,6 @@ def _speaker(options: Options, voice: Duovox) -> GuideNetwork | None:
     return None if options.speaker is None else read_guide(options.speaker, options.trust_code)
 
 
-def _strengths(pitch: JoinedGuide | None, speaker: GuideNetwork | None) -> dict[str, GuideStrength]:
-    """The guides' own, of those that there are."""
-    return ({"pitch": pitch.strength} if pitch else {}) | ({"speaker": speaker.config.strength} if speaker else {})
-
-
-def _gammas(pitch: JoinedGuide | None, speaker: GuideNetwork | None) -> tuple[float | None, float | None]:
-    own = _strengths(pitch, speaker)
-    return own["pitch"].gamma if pitch else None, own["speaker"].gamma if speaker else None
-
-
 def _verifier(options: Options) -> Verifier:
     """The one given, or that of the folder, or a new one, which is kept there."""
     path = options.verifier or options.out / "verifier.safetensors"
@@ -136,6 +125,7 @@ def guides_words(options: Options) -> list[str]:
         "--judge": "JUDGE" if options.judge else None,
         "--verifier": "VERIFIER" if options.verifier else None,
         "--n": options.n,
+        "--curve-n": options.curve_n,
         "--sentences": options.sentences,
         "--quality": Path(options.quality).name if options.quality else None,
         "--quality-clips": options.quality_clips if options.quality else None,

@@ -52,6 +52,8 @@ class Options:
     """For guides: a guide that embeds speakers: speaker, which is in the package, or a folder."""
     verifier: Path | None = None
     """For guides: a speaker verifier trained before, <out>/verifier.safetensors; one is trained there if left out."""
+    curve_n: int | None = None
+    """For guides: how many of the n clips of a target the curves over gamma have; all if left out."""
     sentences: int = 20
     """For guides: how many sentences of five words, with the speaker guide and without."""
     trust_code: bool = False
