@@ -5,6 +5,7 @@ its results), which never guides; and is the word still heard, by the packaged j
     python benchmarks/speaker.py FEATURES verifier.safetensors --gamma 20 --cap 0.1 --candidates 1
     python benchmarks/speaker.py FEATURES verifier.safetensors --guide FOLDER --trust-code
     python benchmarks/speaker.py FEATURES verifier.safetensors --real 16 1024       # nothing is generated
+    python benchmarks/speaker.py FEATURES verifier.safetensors --by ge2e --trust-code   # a network that does not guide measures
 
 The first test speakers of the feature folder, a reference clip each, words in turn, seeds 1000, 1001, ...; where among 40 the wanted
 speaker stands by similarity. With `--real`, of so many real clips of other people the one that the guide finds most alike to the reference
@@ -26,12 +27,26 @@ from pitch import word_accuracy
 from duovox import Duovox
 from duovox.data import open_features
 from duovox.data.features import FULL_SCALE
-from duovox.evaluation.judge import Judge, packaged_judge
+from duovox.evaluation.judge import Judge, as_floats, packaged_judge
 from duovox.evaluation.verifier import Verifier, clips_by_speaker
 from duovox.experiments.instruments import Panel, gather_panel
 from duovox.voice import Clip
 
 RANKED = 40
+
+
+class OtherVerifier(Verifier):
+    """The network of a guide that embeds sounds in the place of a verifier."""
+
+    def __init__(self, voice: Duovox, guide: str, trust_code: bool) -> None:
+        sound = np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32)
+        self.of_waves: Any = voice.guide(guide, like=sound, trust_code=trust_code).network.embed.of_waves  # type: ignore[union-attr]
+
+    @torch.inference_mode()
+    def embed(self, waves: torch.Tensor | NDArray[np.generic]) -> NDArray[np.float32]:
+        parts = [self.of_waves(part) for part in as_floats(waves).split(64)]
+        found: NDArray[np.float32] = torch.nn.functional.normalize(torch.cat(parts), dim=1).numpy()
+        return found
 
 
 def clips_like(voice: Duovox, guide: str, panel: Panel, speaker: int, strength: dict[str, Any], n: int) -> list[Clip]:
@@ -70,8 +85,9 @@ def ranks_of_real(voice: Duovox, given: argparse.Namespace, panel: Panel, instru
 
 
 def main(given: argparse.Namespace) -> None:
-    voice, instrument = Duovox.from_pretrained(), Verifier.load(given.verifier)
+    voice = Duovox.from_pretrained()
     voice.sample_in(given.precision)
+    instrument = OtherVerifier(voice, given.by, given.trust_code) if given.by else Verifier.load(given.verifier)
     judge, n = Judge.load(packaged_judge(voice.labels)), given.n
     panel = gather_panel(open_features(given.data), instrument, given.speakers, RANKED)
     print(f"{panel.wanted} of {len(panel.names)} speakers wanted; real clips of theirs stand at {panel.real_rank:.1f}\n")
@@ -92,6 +108,7 @@ if __name__ == "__main__":
     parser.add_argument("data", type=Path)
     parser.add_argument("verifier", type=Path)
     parser.add_argument("--guide", default="speaker")
+    parser.add_argument("--by", help="a guide folder whose network measures in the verifier's place")
     parser.add_argument("--trust-code", action="store_true")
     parser.add_argument("--gamma", nargs="+", type=float, default=[0.0, 10.0])
     parser.add_argument("--speakers", type=int, default=8)
