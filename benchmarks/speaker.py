@@ -73,7 +73,7 @@ def _units(network: Any, waves: NDArray[np.float32]) -> torch.Tensor:
 
 def ranks_of_real(voice: Duovox, given: argparse.Namespace, panel: Panel, instrument: Verifier) -> None:
     features = open_features(given.data)
-    clips = [clip for name, own in clips_by_speaker(features, "test").items() if name not in panel.names for clip in own]
+    clips = [clip for name, own in clips_by_speaker(features, given.split).items() if name not in panel.names for clip in own]
     pool = np.random.default_rng(0).choice(clips, min(max(given.real), len(clips)), replace=False)
     waves, embedded = features.waves[pool].astype(np.float32) / FULL_SCALE, instrument.embed(features.waves[pool])
     network = voice.guide(given.guide, like=panel.references[0], trust_code=given.trust_code).network
@@ -89,13 +89,13 @@ def main(given: argparse.Namespace) -> None:
     voice.sample_in(given.precision)
     instrument = OtherVerifier(voice, given.by, given.trust_code) if given.by else Verifier.load(given.verifier)
     judge, n = Judge.load(packaged_judge(voice.labels)), given.n
-    panel = gather_panel(open_features(given.data), instrument, given.speakers, RANKED)
+    panel = gather_panel(open_features(given.data), instrument, given.speakers, RANKED, given.split)
     print(f"{panel.wanted} of {len(panel.names)} speakers wanted; real clips of theirs stand at {panel.real_rank:.1f}\n")
     if given.real:
         return ranks_of_real(voice, given, panel, instrument)
     print("| gamma | rank, mean | median | word |\n|---|---|---|---|")
     for gamma in given.gamma:
-        strength = {"gamma": gamma, "cap": given.cap, "candidates": given.candidates, "trust_code": given.trust_code}
+        strength = {"gamma": gamma, "cap": given.cap, "candidates": given.candidates, "at": given.at, "trust_code": given.trust_code}
         clips = [clips_like(voice, given.guide, panel, speaker, strength, n) for speaker in range(panel.wanted)]
         flat = [clip for some in clips for clip in some]
         embedded = instrument.embed(np.stack([clip.wave for clip in flat]))
@@ -112,6 +112,8 @@ if __name__ == "__main__":
     parser.add_argument("--trust-code", action="store_true")
     parser.add_argument("--gamma", nargs="+", type=float, default=[0.0, 10.0])
     parser.add_argument("--speakers", type=int, default=8)
+    parser.add_argument("--split", default="test", help="validation: to tune a guide")
+    parser.add_argument("--at", help="estimate or noised; the guide's own if left out")
     parser.add_argument("--n", type=int, default=2)
     parser.add_argument("--cap", type=float, help="the guide's own if left out")
     parser.add_argument("--candidates", type=int, help="the guide's own if left out")

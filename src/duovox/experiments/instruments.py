@@ -74,8 +74,8 @@ def semitones(hertz: float, wanted: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """Speakers of the test split, none of whom any network was trained on: the first `wanted` of them have a reference wave each; all have
-    a voiceprint of other clips, (K, D). `error` is the verifier's equal error rate on real pairs of them, at the similarity `threshold`;
+    """Speakers of a split, none of whom any network was trained on: the first `wanted` of them have a reference wave each; all have a
+    voiceprint of other clips, (K, D). `error` is the verifier's equal error rate on real pairs of them, at the similarity `threshold`;
     `real_rank` the mean rank that a real clip gives its own speaker."""
 
     names: tuple[str, ...]
@@ -94,14 +94,14 @@ class Panel:
         return rank_of(self.prints @ embedding, speaker)
 
 
-def gather_panel(features: Features, verifier: Verifier, wanted: int, ranked: int) -> Panel:
-    """The panel of a feature folder: those with the most clips of the test split first, by name where they have as many. Raises `DataError`
+def gather_panel(features: Features, verifier: Verifier, wanted: int, ranked: int, split: str = "test") -> Panel:
+    """The panel of a feature folder: those with the most clips of the split first, by name where they have as many. Raises `DataError`
     for fewer than two speakers of `LEAST_CLIPS` clips."""
-    clips = {name: found for name, found in clips_by_speaker(features, "test").items() if len(found) >= LEAST_CLIPS}
+    clips = {name: found for name, found in clips_by_speaker(features, split).items() if len(found) >= LEAST_CLIPS}
     names = sorted(clips, key=lambda name: (-min(len(clips[name]), ENROLLED + 1), name))[:ranked]
     if len(names) < 2:
         raise DataError(
-            f"speakers are told apart among two at least with {LEAST_CLIPS} clips each in the test split; this data has {len(names)}"
+            f"speakers are told apart among two at least with {LEAST_CLIPS} clips each in the {split} split; this data has {len(names)}"
         )
     wanted = min(wanted, max(1, len(names) // 2))
     embedded = [verifier.embed(features.waves[clips[name][: ENROLLED + 1]]) for name in names]
