@@ -24,7 +24,7 @@ from duovox.evaluation.verifier import VerifierConfig, train_verifier
 from duovox.experiments import guides_plan, guides_suite
 from duovox.experiments.guides_plan import PLAIN, Dose, Steered
 from duovox.experiments.guides_suite import open_guides_bench, run_guides
-from duovox.experiments.instruments import semitones
+from duovox.experiments.instruments import PitchMeter, semitones
 from duovox.experiments.options import Options
 from duovox.experiments.suite import Finished, run_experiment
 from duovox.repurposing import make_embedding_guide, make_guide, make_own_guide
@@ -134,11 +134,15 @@ def test_clips_are_the_librarys_and_their_figures_those_of_the_instruments(optio
 def test_both_guides_may_want_the_pitch_of_the_recording(options: Options, finished: Finished) -> None:
     bench = open_guides_bench(options)
     condition = Steered(Dose(10.0), Dose(10.0), recorded_pitch=True)
-    recorded, planned = bench.wanted_pitch(condition, 0), bench.wanted_pitch(Steered(Dose(10.0), Dose(10.0)), 0)
-    assert recorded == bench.meter(bench.panel.references[0], 16000) != planned == bench.plan.pitch(0)
+    planned = bench.plan.pitch(0)
+    assert bench.wanted_pitch(Steered(Dose(10.0), Dose(10.0)), 0) == planned
+    recorded = bench.wanted_pitch(condition, 0)
+    assert recorded == (bench.meter(bench.panel.references[0], 16000) or planned)
+    hears = {found: replace(bench, meter=PitchMeter("fixed", lambda *_, found=found: np.array(found))) for found in ((), (150.0,))}
+    assert [one.wanted_pitch(condition, 0) for one in hears.values()] == [planned, 150.0], "that of the plan where nothing is voiced"
+    assert hears[150.0,].guides(condition, 0)[0].record.target == guides_plan.pitch_target(150, bench.pitch.labels)  # type: ignore[union-attr]
     rows = bench.rows(condition)
     assert rows and all(row.semitones == pytest.approx(semitones(row.hertz, recorded)) for row in rows if row.hertz is not None)
-    assert bench.guides(condition, 0)[0].record.target == guides_plan.pitch_target(recorded, bench.pitch.labels)  # type: ignore[union-attr]
 
 
 def test_what_is_done_is_not_done_again(options: Options, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
