@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 from duovox import voice as voice_module
 from duovox.cli import main
 from duovox.config import MelInput
-from duovox.contracts import ConfigError, DuovoxError
+from duovox.contracts import ConfigError, DuovoxError, GuideError
 from duovox.data import open_features
 from duovox.evaluation.judge import Judge, build_network
 from duovox.evaluation.verifier import VerifierConfig, train_verifier
 from duovox.experiments import guides_plan, guides_suite
+from duovox.experiments.guides_page import write_guides_page
 from duovox.experiments.guides_plan import PLAIN, Dose, Steered
 from duovox.experiments.guides_suite import open_guides_bench, run_guides
 from duovox.experiments.instruments import PitchMeter, semitones
 from duovox.experiments.options import Options
+from duovox.experiments.runner import Clock
 from duovox.experiments.suite import Finished, run_experiment
 from duovox.repurposing import make_embedding_guide, make_guide, make_own_guide
 from duovox.sound.audio import read_audio
@@ -143,6 +146,24 @@ def test_both_guides_may_want_the_pitch_of_the_recording(options: Options, finis
     assert hears[150.0,].guides(condition, 0)[0].record.target == guides_plan.pitch_target(150, bench.pitch.labels)  # type: ignore[union-attr]
     rows = bench.rows(condition)
     assert rows and all(row.semitones == pytest.approx(semitones(row.hertz, recorded)) for row in rows if row.hertz is not None)
+
+
+def test_a_guide_that_fails_is_a_finding_and_the_others_go_on(options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = replace(open_guides_bench(options), out=tmp_path)
+    strong = next(one for one in bench.plan.conditions if one.pitch and not one.pitch.capped)
+    make = type(bench)._make
+
+    def fails(self: Any, condition: Steered, *rest: Any) -> bool:
+        if condition == strong:
+            raise GuideError("the guide tones answers NaN")
+        return make(self, condition, *rest)
+
+    monkeypatch.setattr(type(bench), "_make", fails)
+    bench.run(Clock(math.inf))
+    assert bench.left() == [] and bench.rows(strong) is None
+    page = write_guides_page(bench, ["duovox"], tmp_path / "results")
+    assert f"Note: {strong}: the guide tones answers NaN." in page.read_text()
+    assert json.loads(page.with_suffix(".json").read_text())["conditions"][strong.name] == {"failed": "the guide tones answers NaN"}
 
 
 def test_what_is_done_is_not_done_again(options: Options, finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:

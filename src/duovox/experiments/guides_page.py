@@ -245,7 +245,8 @@ def _sources(bench: GuidesBench) -> list[str]:
 
 def _faults(bench: GuidesBench) -> list[str]:
     records = [(condition, bench.record(condition)) for condition in bench.plan.conditions]
-    return [f"{condition}: {record['faults']}" for condition, record in records if record and record["faults"]]
+    said = [(condition, record.get("failed") or record["faults"]) for condition, record in records if record]
+    return [f"{condition}: {fault}" for condition, fault in said if fault]
 
 
 def _number(value: float | None) -> str:
@@ -270,6 +271,8 @@ def _as_json(bench: GuidesBench, found: Sequence[Claim], costs: Sequence[Cost], 
 
 def _facts_of(record: dict[str, Any]) -> dict[str, Any]:
     """A record with its clips as columns, figures to a thousandth: there are thousands of rows."""
+    if "failed" in record:
+        return {"failed": record["failed"]}
     columns = {name: [_rounded(row[name]) for row in record["clips"]] for name in record["clips"][0]} if record["clips"] else {}
     return {name: value for name, value in record.items() if name != "key"} | {"clips": columns}
 

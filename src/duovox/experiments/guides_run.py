@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from duovox.config import GuideStrength, to_dict
-from duovox.contracts import GenerationError
+from duovox.contracts import GenerationError, GuideError
 from duovox.data import Features
 from duovox.data.features import FULL_SCALE
 from duovox.evaluation.judge import Judge
@@ -88,14 +88,14 @@ class GuidesBench:
         for number, condition in enumerate(self.plan.conditions if only is None else [self.plan.condition(only)]):
             if number == self.plan.main:
                 self._say(clock)
-            if self.rows(condition) is None and not self._try(condition, clock):
+            if self.record(condition) is None and not self._try(condition, clock):
                 return
         if only is None:
             self._say(clock)
 
     def left(self) -> list[str]:
         """What is still missing, in words."""
-        missing = [f"condition {condition.name}" for condition in self.plan.conditions if self.rows(condition) is None]
+        missing = [f"condition {condition.name}" for condition in self.plan.conditions if self.record(condition) is None]
         sentences = self.plan.sentences - len(self.sentences())
         return missing + ([f"{sentences} sentences"] if sentences else [])
 
@@ -105,9 +105,9 @@ class GuidesBench:
         return self.out / "guides" / condition.name
 
     def rows(self, condition: Steered) -> list[SteeredClip] | None:
-        """What was measured of a condition, if with the same voice, guides, instruments and numbers."""
+        """What was measured of a condition, if with the same voice, guides, instruments and numbers; None also where a guide failed."""
         found = self.record(condition)
-        return None if found is None else [SteeredClip(**row) for row in found["clips"]]
+        return None if found is None or "failed" in found else [SteeredClip(**row) for row in found["clips"]]
 
     def record(self, condition: Steered) -> dict[str, Any] | None:
         """The record of a condition, None where there is none of now."""
@@ -165,12 +165,16 @@ class GuidesBench:
         return self.voice.guide(self.speaker, like=wave, **dose.changes)
 
     def _try(self, condition: Steered, clock: Clock) -> bool:
-        """Make and measure the clips of one condition; whether time was enough."""
+        """Make and measure the clips of one condition; whether time was enough. Where a guide fails, as one without a cap may, that is what
+        was found."""
         tqdm.write(str(condition))
-        for target in range(self.plan.targets(condition)):
-            if clock.left <= 0 or not self._make(condition, target, lambda: clock.left > 0):
-                return False
-        found = {"key": self.key(condition)} | self._measure(condition)
+        try:
+            for target in range(self.plan.targets(condition)):
+                if clock.left <= 0 or not self._make(condition, target, lambda: clock.left > 0):
+                    return False
+            found = {"key": self.key(condition)} | self._measure(condition)
+        except GuideError as error:
+            found = {"key": self.key(condition), "failed": str(error)}
         write_whole(self._file(condition), (json.dumps(found, indent=1) + "\n").encode(), force=True, parents=True)
         return True
 
