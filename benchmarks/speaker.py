@@ -1,7 +1,7 @@
 """Does a clip sound like the person it was told? By a speaker verifier trained for this alone (`duovox experiment guides` trains one beside
 its results), which never guides; and is the word still heard, by the packaged judge.
 
-    python benchmarks/speaker.py FEATURES verifier.safetensors --gamma 0 10         # gamma 0: no guide
+    python benchmarks/speaker.py FEATURES verifier.safetensors --gamma 0 30         # gamma 0: no guide
     python benchmarks/speaker.py FEATURES verifier.safetensors --gamma 20 --cap 0.1 --candidates 1
     python benchmarks/speaker.py FEATURES verifier.safetensors --guide FOLDER --trust-code
     python benchmarks/speaker.py FEATURES verifier.safetensors --real 16 1024       # nothing is generated
@@ -110,7 +110,7 @@ if __name__ == "__main__":
     parser.add_argument("--guide", default="speaker")
     parser.add_argument("--by", help="a guide folder whose network measures in the verifier's place")
     parser.add_argument("--trust-code", action="store_true")
-    parser.add_argument("--gamma", nargs="+", type=float, default=[0.0, 10.0])
+    parser.add_argument("--gamma", nargs="+", type=float, default=[0.0, 30.0])
     parser.add_argument("--speakers", type=int, default=8)
     parser.add_argument("--split", default="test", help="validation: to tune a guide")
     parser.add_argument("--at", help="estimate or noised; the guide's own if left out")

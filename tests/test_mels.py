@@ -10,7 +10,7 @@ from torch import Tensor
 from duovox import Duovox
 from duovox.bundle import Bundle
 from duovox.config import SampleConfig
-from duovox.contracts import ConfigError
+from duovox.contracts import ConfigError, GenerationError
 from duovox.diffusion.sampling import SeededNoise
 from duovox.mels import SKETCH_STEPS, best_starts, liking, sample_mels, sketches
 from duovox.steering import ScheduledGuide
@@ -68,6 +68,12 @@ def test_what_shares_a_seed_may_share_the_noise_that_suits_all(tiny_bundle: Bund
     together, alone = int((liked[0] + liked[2]).argmax()), int(liked[1].argmax())
     assert found == [together, alone, together]
     assert together != int(liked[0].argmax()) or together != int(liked[2].argmax()), "else this tells nothing"
+
+
+@pytest.mark.parametrize("starts", [[0], [0, -1], []])
+def test_starts_that_cannot_be(tiny_bundle: Bundle, starts: list[int]) -> None:
+    with pytest.raises(GenerationError, match=r"starts must be the number of a noise, 0 or more, for each of 2 clips, not \["):
+        Duovox(tiny_bundle).generate_batch([("low", 1), ("high", 1)], starts=starts)
 
 
 def test_a_student_sketches_single_labels_where_there_is_one(student_bundle: Bundle) -> None:

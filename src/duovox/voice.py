@@ -245,6 +245,8 @@ class Duovox:
         named = [label for label in labels if label is not None]
         if named and len(named) < len(labels):
             raise GenerationError("a batch cannot mix clips with a label and clips without one")
+        if starts is not None and (len(starts) != len(seeds) or min(starts, default=0) < 0):
+            raise GenerationError(f"starts must be the number of a noise, 0 or more, for each of {len(seeds)} clips, not {list(starts)}")
         chosen, settings = self.choose_vocoder(vocoder), self.settings(settings)
         mels = self.sample_mels(named or None, seeds, settings, callback, guides, starts)
         clips = self._render(mels, labels, seeds, settings, chosen)
