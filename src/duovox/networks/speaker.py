@@ -81,8 +81,6 @@ class SideBySide(nn.Module):
     """Several networks as one: their embeddings, each of length 1, one after the other, (B, N D). The cosine similarity of two such is the
     mean of those of each network, and what deceives one of them does not yet deceive the others."""
 
-    channels_last = True
-
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
