@@ -192,7 +192,7 @@ def aim(joined: JoinedGuide, bundle: Bundle, target: str | Mapping[str, float] |
     """
     strength, weights = changed(joined.strength, changes), _target(joined, target)
     if strength.at == "noised" and not joined.knows_noise:
-        raise GuideError(f"the guide {joined.name} never met noise and can be asked at the estimate alone: leave at='noised' out")
+        raise GuideError(f"the guide {joined.name} never met noise and can be asked at the estimate alone: leave noised out")
     noise = bundle.config.recipe.noise
     wanted = weights_of(weights, joined.labels, joined.outputs)
     guide = TargetGuide(joined.classifier, wanted, strength.at, noise.sigma_min, joined.calibration)

@@ -100,6 +100,8 @@ def test_several_guides_soft_and_negative_targets_and_gamma_zero(here: Path, bun
         ("words-high:5:best-of-8", ("words", "high", {"gamma": 5.0, "candidates": 8})),
         ("words-high:5:straight:best-of-8", ("words", "high", {"gamma": 5.0, "way": "straight", "candidates": 8})),
         ("words-high:through", ("words", "high", {"way": "through"})),
+        ("words-high:5:estimate:straight", ("words", "high", {"gamma": 5.0, "at": "estimate", "way": "straight"})),
+        ("words-high:noised", ("words", "high", {"at": "noised"})),
     ],
 )
 def test_folder_target_and_strength_are_told_apart(here: Path, text: str, parts: tuple[Any, ...]) -> None:
@@ -142,7 +144,10 @@ def test_a_classifier_of_ours_is_made_a_guide(here: Path, bundle_folder: Path, t
     made = read_guide(here / "tones")
     assert made.config.strength.at == "noised" and made.config.strength.gamma == 2.0
     assert "note: the guide tones does not fit this voice" in capsys.readouterr().out  # that of the package, of another mel
-    generate(bundle_folder, "--guide", "tones-mid")
+    asked = [generate(bundle_folder, "--guide", f"tones-mid:20{where}") for where in ("", ":estimate", ":estimate:straight")]
+    told = [record["guides"][0]["strength"] for _, record in asked]
+    assert [(one["at"], one["way"]) for one in told] == [("noised", "through"), ("estimate", "through"), ("estimate", "straight")]
+    assert len({wave.tobytes() for wave, _ in asked}) == 3
 
 
 def test_mistakes_are_one_line(here: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +162,7 @@ def test_mistakes_are_one_line(here: Path, bundle_folder: Path, capsys: pytest.C
     assert "guide.gamma must be finite" in speak("words-high:nan")
     assert "is no target of a guide" in speak("words-high=much:1")
     assert "guide.way straight is for guides at the estimate" in speak("words-high:3:straight")
+    assert "never met noise and can be asked at the estimate alone" in speak("pitch-196Hz:3:noised")
     assert "'sideways' is no strength" in speak("words-high:3:sideways")
     assert "the guide words-high is given twice" in speak("words-high:1", "words-high:2")
     assert "17 guides are too many" in speak(*(f"words-high={number},mid=1:1" for number in range(1, 18)))

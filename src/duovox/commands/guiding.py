@@ -218,8 +218,8 @@ def _fit(made: GuideNetwork, voice: Duovox, bundle: str) -> str:
 
 
 def read_guides(voice: Duovox, texts: tuple[str, ...], trust_code: bool) -> list[ScheduledGuide]:
-    """The guides that `--guide` names, each as GUIDE-TARGET:GAMMA, where :straight and :best-of-16 may follow. Raises `GuideError`,
-    `LabelError`, `ConfigError`, `AudioError`."""
+    """The guides that `--guide` names, each as GUIDE-TARGET:GAMMA, where :estimate, :straight and :best-of-16 may follow. Raises
+    `GuideError`, `LabelError`, `ConfigError`, `AudioError`."""
     return [_aimed(voice, *_split(text), trust_code) for text in texts]
 
 
@@ -248,15 +248,12 @@ def _split(text: str) -> tuple[str, str | None, dict[str, Any]]:
 
 
 def split_strength(text: str) -> tuple[str, dict[str, Any]]:
-    """A guide without what follows it after colons, gamma, way and candidates, and those as changes of its strength. Raises
+    """A guide without what follows it after colons, gamma, place, way and candidates, and those as changes of its strength. Raises
     `GuideError`."""
     start, colon, end = text.rpartition(":")
     if not colon:
         return text, {}
-    number = end.removeprefix(BEST_OF)
-    change: dict[str, Any] = {"way": end} if end in get_args(GuideWay) else {}
-    if number != end and number.isdecimal():
-        change = {"candidates": int(number)}
+    change = _one_change(end)
     if change:
         whole, before = split_strength(start)
         return whole, before | change
@@ -264,3 +261,11 @@ def split_strength(text: str) -> tuple[str, dict[str, Any]]:
         return start, {"gamma": float(end)}
     except ValueError:
         raise GuideError(f"--guide {text!r}: {end!r} is no strength; write GUIDE-TARGET:GAMMA, as pitch-196Hz:10") from None
+
+
+def _one_change(word: str) -> dict[str, Any]:
+    """What a word after a colon changes of a guide's strength; nothing where it is a gamma or no such word."""
+    number = word.removeprefix(BEST_OF)
+    if number != word and number.isdecimal():
+        return {"candidates": int(number)}
+    return {name: word for name, words in (("at", get_args(GuideAt)), ("way", get_args(GuideWay))) if word in words}

@@ -48,7 +48,8 @@ class GuideStrength:
         check("guide", self, positive="cap", not_negative="gamma low", may_be_infinite="high cap")
         require(self.low < self.high, f"guide.low {self.low} must lie below high {self.high}")
         straight = (
-            "guide.way straight is for guides at the estimate; at the noised mel no gradient leads through the denoiser: leave it out"
+            "guide.way straight is for guides at the estimate; at the noised mel no gradient leads through the denoiser: leave it out, "
+            "or ask the guide at the estimate"
         )
         require(self.way == "through" or self.at == "estimate", straight)
         within = 1 <= self.candidates <= MAX_CANDIDATES
