@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from duovox.contracts import LabelError
-from duovox.labels import DIGITS, resolve, shown
+from duovox.labels import DIGITS, counting, resolve, shown
 
 ENGLISH, GERMAN = tuple(words[0] for words in DIGITS["en"]), tuple(words[-1] for words in DIGITS["de"])
 WORDS = (*ENGLISH, *(word for word in GERMAN if word not in ENGLISH), "Straße", "f\u00fcr", "Gru\u0308n", "ä ö ü")
@@ -41,6 +41,20 @@ def test_figures_are_english_where_there_is_the_word_and_german_else() -> None:
     assert [resolve(str(figure), GERMAN) for figure in range(10)] == list(GERMAN)
     assert resolve("5", ("f\u00fcnf", "vier")) == "f\u00fcnf" and resolve("2", ("drei", "zwo")) == "zwo"
     assert resolve("7", ("7", "seven")) == "7", "a label is itself first"
+
+
+def test_words_of_figures_are_shown_as_one_counts_each_language_in_its_places() -> None:
+    assert counting(["acht", "down", "Three", "drei", "one", "fuenf", "go", "zwo"]) == [
+        "zwo",
+        "down",
+        "one",
+        "drei",
+        "Three",
+        "fuenf",
+        "go",
+        "acht",
+    ]
+    assert counting(["b", "a"]) == ["b", "a"] and counting(ENGLISH) == list(ENGLISH) and counting([]) == []
 
 
 @pytest.mark.parametrize("asked", ["", " ", "77", "six", "-1", "7.0", "²3"])

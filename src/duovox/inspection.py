@@ -12,7 +12,7 @@ from duovox.classifiers.loading import needs
 from duovox.config import Recipe, read_recipe, to_dict
 from duovox.contracts import BundleError, ConfigError, GuideAt
 from duovox.costs import count_costs, parameters
-from duovox.labels import shown
+from duovox.labels import counting, shown
 from duovox.model import ScoreModel, build_classifier, build_model
 from duovox.runs import features_for
 from duovox.sound.vocoder.istft_net import ISTFTNet
@@ -75,7 +75,7 @@ def _open(what: str, trust_code: bool) -> Bundle:
 def _bundle_facts(config: BundleConfig) -> dict[str, Any]:
     return {
         "bundle": config.digest,
-        "labels": [shown(label, config.languages) for label in config.labels],
+        "labels": [shown(label, config.languages) for label in counting(config.labels)],
         "recipe": config.recipe.name,
         **({"to load it": needs(config.recipe.external)} if config.recipe.external else {}),
         "revision": config.revision,

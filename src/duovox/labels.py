@@ -48,6 +48,18 @@ def shown(label: str, languages: Mapping[str, str]) -> str:
     return f"{label} ({languages[label]})" if label in languages else label
 
 
+def counting(labels: Sequence[str]) -> list[str]:
+    """The labels to show, the words of figures of each language in the order of counting, in the places that they have; others stay."""
+    shown = list(labels)
+    for words in DIGITS.values():
+        figures = {_key(word): figure for figure, spellings in enumerate(words) for word in spellings}
+        places = [place for place, label in enumerate(shown) if _key(label) in figures]
+        counted = sorted((shown[place] for place in places), key=lambda label: figures[_key(label)])
+        for place, label in zip(places, counted, strict=True):
+            shown[place] = label
+    return shown
+
+
 def _key(name: str) -> str:
     return same_spelling(name).casefold()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from duovox import __version__
 from duovox.config import MAX_GUIDES, GuideRecord, SampleConfig
 from duovox.contracts import GuideWay
+from duovox.labels import counting
 from duovox.serve.pictures import picture
 from duovox.serve.sampling import Change, Setting, describe, differing, ends, plain
 from duovox.serve.schemas import (
@@ -51,7 +52,7 @@ def model_reply(voice: Duovox, config: ServeConfig) -> ModelReply:
     classifier, subnet, vocoder, student = (0 if part is None else parameters(part) for part in parts)
     return ModelReply(
         name=config.name,
-        labels=list(voice.labels),
+        labels=counting(voice.labels),
         languages=voice.config.languages,
         digest=voice.config.digest,
         parameters=Parameters(classifier=classifier, subnet=subnet, vocoder=vocoder, student=student),
