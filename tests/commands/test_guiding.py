@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from conftest import tone
 
+from duovox.asking import split_guide
 from duovox.bundle import Bundle
 from duovox.cli import main
-from duovox.commands.guiding import _split
 from duovox.guide_folder import read_guide
 from duovox.repurposing import make_own_guide
 from duovox.shipped import DEFAULT_BUNDLE
@@ -107,7 +107,8 @@ def test_several_guides_soft_and_negative_targets_and_gamma_zero(here: Path, bun
 def test_folder_target_and_strength_are_told_apart(here: Path, text: str, parts: tuple[Any, ...]) -> None:
     (here / "words-4").mkdir()
     (here / "words-4" / "guide.json").write_text("{}")
-    assert _split(text) == parts
+    asked = split_guide(text)
+    assert (asked.source, asked.target, asked.strength) == parts and asked.like is None
 
 
 def test_a_reference_is_a_label_and_the_printed_command_works(here: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

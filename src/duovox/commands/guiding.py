@@ -1,28 +1,21 @@
-"""The command `guide`, and what `--guide` of other commands says. Take a network; give the folder of a guide, which any voice may use."""
+"""The command `guide`: takes a network; gives the folder of a guide, which any voice may use."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from tyro.conf import Positional
 
 from duovox.commands.foreign import in_the_shells_words, json_object
 from duovox.config import GuideStrength, ScheduleName, listed, read_input
-from duovox.contracts import ConfigError, GuideAt, GuideError, GuideWay, LabelError
+from duovox.contracts import ConfigError, GuideAt, GuideError, GuideWay
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import printable
 
-KNOWN = "pitch-196Hz:10, loudness--20dB:1, speaker-FILE.wav:10, own-LABEL:3"
-"""How the guides are asked for that need no folder."""
-
-BEST_OF = "best-of-"
-"""Begins what says among how many noises a guide chooses."""
-
 if TYPE_CHECKING:
     from duovox.guide_folder import GuideNetwork
-    from duovox.steering import ScheduledGuide
     from duovox.voice import Duovox
 
 
@@ -215,57 +208,3 @@ def _fit(made: GuideNetwork, voice: Duovox, bundle: str) -> str:
     model, at = voice.bundle.model, voice.config.recipe.sample.guide_at
     plain, guided = (guided_gmacs(model, at, more) for more in ((), (guide,)))
     return f"an evaluation of the voice {printable(bundle)} costs {guided:.2f} GMACs with it, {plain:.2f} without"
-
-
-def read_guides(voice: Duovox, texts: tuple[str, ...], trust_code: bool) -> list[ScheduledGuide]:
-    """The guides that `--guide` names, each as GUIDE-TARGET:GAMMA, where :estimate, :straight and :best-of-16 may follow. Raises
-    `GuideError`, `LabelError`, `ConfigError`, `AudioError`."""
-    return [_aimed(voice, *_split(text), trust_code) for text in texts]
-
-
-def _aimed(voice: Duovox, source: str, target: str | None, strength: dict[str, Any], trust_code: bool) -> ScheduledGuide:
-    """A guide with a target that is a label or, where it is none, the path of a sound."""
-    try:
-        return voice.guide(source, target, trust_code=trust_code, **strength)
-    except LabelError:
-        if target is None or not Path(target).exists():
-            raise
-    return voice.guide(source, like=target, trust_code=trust_code, **strength)
-
-
-def _split(text: str) -> tuple[str, str | None, dict[str, Any]]:
-    """Guide, target and strength; the guide is the longest start of the text that names one."""
-    from duovox.guide_folder import is_guide, locate_guide
-    from duovox.steering import OF_VOICE
-
-    whole, strength = split_strength(text)
-    ends = [len(whole), *(place for place in reversed(range(len(whole))) if whole[place] == "-")]
-    for end in ends:
-        source, target = whole[:end], whole[end + 1 :]
-        if source in OF_VOICE or (source and is_guide(locate_guide(source))):
-            return source, target or None, strength
-    raise GuideError(f"--guide {text!r} names no guide; write GUIDE-TARGET:GAMMA, as {KNOWN}, or a folder made by `duovox guide`")
-
-
-def split_strength(text: str) -> tuple[str, dict[str, Any]]:
-    """A guide without what follows it after colons, gamma, place, way and candidates, and those as changes of its strength. Raises
-    `GuideError`."""
-    start, colon, end = text.rpartition(":")
-    if not colon:
-        return text, {}
-    change = _one_change(end)
-    if change:
-        whole, before = split_strength(start)
-        return whole, before | change
-    try:
-        return start, {"gamma": float(end)}
-    except ValueError:
-        raise GuideError(f"--guide {text!r}: {end!r} is no strength; write GUIDE-TARGET:GAMMA, as pitch-196Hz:10") from None
-
-
-def _one_change(word: str) -> dict[str, Any]:
-    """What a word after a colon changes of a guide's strength; nothing where it is a gamma or no such word."""
-    number = word.removeprefix(BEST_OF)
-    if number != word and number.isdecimal():
-        return {"candidates": int(number)}
-    return {name: word for name, words in (("at", get_args(GuideAt)), ("way", get_args(GuideWay))) if word in words}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from tyro.conf import Positional
 
 from duovox import __version__
-from duovox.commands.guiding import read_guides, split_strength
 from duovox.commands.options import Sampling, SamplingOptions, open_voice, refuse_existing
 from duovox.config import to_dict
 from duovox.files import write_whole
@@ -53,6 +52,7 @@ def say(
         force: Overwrite files that exist.
     """
     refuse_existing([out, out.with_suffix(".json")], force)
+    from duovox.asking import read_guides, split_strength
     from duovox.guide_folder import read_guide
     from duovox.saying import say as speak
     from duovox.sound.audio import write_audio

@@ -14,7 +14,6 @@ from typing import Annotated, Any, Literal
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from duovox.commands.guiding import read_guides
 from duovox.commands.options import Sampling, SamplingOptions, parse_seconds, refuse_existing
 from duovox.config import Recipe, read_recipe
 from duovox.contracts import ConfigError
@@ -110,6 +109,7 @@ def evaluate(
     """
     places = [out.with_name(out.name + suffix) for suffix in (".json", ".md")] if out else []
     refuse_existing(places, force)
+    from duovox.asking import read_guides
     from duovox.data import read_manifest
     from duovox.devices import choose_device
     from duovox.evaluation.cas import CasConfig

@@ -103,7 +103,7 @@ def _steering(voice: Any, guide: tuple[str, ...], trust_code: bool, settings: Sa
 
     if isinstance(voice, Voice):
         raise ConfigError("--guide needs PyTorch: an exported voice takes no guides; give --bundle in the place of --model")
-    from duovox.commands.guiding import read_guides
+    from duovox.asking import read_guides
     from duovox.steering import check_guides
 
     guides = read_guides(voice, guide, trust_code)
