@@ -249,18 +249,18 @@ class Duovox:
             raise GenerationError(f"starts must be the number of a noise, 0 or more, for each of {len(seeds)} clips, not {list(starts)}")
         chosen, settings = self.choose_vocoder(vocoder), self.settings(settings)
         mels = self.sample_mels(named or None, seeds, settings, callback, guides, starts)
-        clips = self._render(mels, labels, seeds, settings, chosen)
-        return [replace(clip, guides=tuple(guide.record for guide in steering(guides))) for clip in clips]
+        return _steered(self._render(mels, labels, seeds, settings, chosen), guides)
 
     def generate_between(
         self,
         wanted: Sequence[tuple[Mapping[str, float], int]],
         settings: SampleConfig | None = None,
         vocoder: VocoderName | None = None,
+        guides: Sequence[ScheduledGuide] = (),
     ) -> list[Clip]:
         """One clip for each (shares of labels, seed), guided to where the classifier gives each label its share: {"three": 0.5,
-        "five": 0.5} lies between two words. Their own label is None. Raises as `generate_batch` does, and `GenerationError` for shares
-        that do not add up to 1 and for the student, which knows single labels alone.
+        "five": 0.5} lies between two words. Their own label is None; `guides` steer all alike. Raises as `generate_batch` does, and
+        `GenerationError` for shares that do not add up to 1 and for the student, which knows single labels alone.
         """
         chosen, settings, seeds = self.choose_vocoder(vocoder), self.settings(settings), [seed for _, seed in wanted]
         if settings.sampler == "student":
@@ -268,7 +268,8 @@ class Duovox:
         shares = torch.stack([self._shares(given) for given, _ in wanted])
         for seed in seeds:
             self.check_request(None, seed)
-        return self._render(self.sample_mels(shares, seeds, settings), [None] * len(seeds), seeds, settings, chosen)
+        mels = self.sample_mels(shares, seeds, settings, guides=guides)
+        return _steered(self._render(mels, [None] * len(seeds), seeds, settings, chosen), guides)
 
     def _shares(self, given: Mapping[str, float]) -> Tensor:
         """Shares (K,) of the labels, by names."""
@@ -367,3 +368,8 @@ class Duovox:
         """The label that is meant, None for none. Raises `LabelError` for one it does not know, and `GenerationError` for an impossible
         seed or number of clips."""
         return check_request(label, seed, n, self.resolve_label)
+
+
+def _steered(clips: Sequence[Clip], guides: Sequence[ScheduledGuide]) -> list[Clip]:
+    """Clips that say by which guides they were steered."""
+    return [replace(clip, guides=tuple(guide.record for guide in steering(guides))) for clip in clips]

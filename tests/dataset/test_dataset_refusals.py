@@ -165,5 +165,5 @@ def test_a_folder_that_vanishes_is_not_made_again(bundle_folder: Path, tmp_path:
 
 def test_a_worker_with_another_bundle_makes_nothing(bundle_folder: Path, tmp_path: Path) -> None:
     job = replace(plan_dataset(options(bundle_folder, tmp_path / "set")).job, voice="0" * 64)
-    with pytest.raises(DuovoxError, match="are not what the job was planned with; give all workers the same files"):
+    with pytest.raises(DuovoxError, match="are not those of the plan; give all workers the same files"):
         Maker(job)

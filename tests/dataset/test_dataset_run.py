@@ -15,11 +15,13 @@ from typing import Any
 import pytest
 from dataset_making import contents, here, make, options, rows
 
-from duovox.contracts import DataError
+from duovox.contracts import BundleError, DataError, GuideError, LabelError, OutputError
 from duovox.data.lists import read_lists
 from duovox.data.sources import scan
 from duovox.dataset.estimate import estimate
 from duovox.dataset.run import make_dataset, plan_dataset
+from duovox.dataset.shards import Maker
+from duovox.repurposing import make_own_guide
 from duovox.sound.audio import read_audio
 from duovox.voice import Duovox
 
@@ -66,6 +68,7 @@ def test_parquet_says_the_same_as_json_lines(made: Path, bundle_folder: Path, tm
     table = parquet.read_table(again.manifest).to_pylist()
     for row, line in zip(table, rows(made), strict=True):
         assert json.loads(row.pop("settings")) == line.pop("settings")
+        assert json.loads(row.pop("guides")) == line.pop("guides") == []
         assert json.loads(row.pop("augmentation")) == line.pop("augmentation")
         assert row.pop("classifier") == pytest.approx(line.pop("classifier"), abs=1e-6)
         assert row == line
@@ -125,8 +128,9 @@ def test_damaged_records_are_named_and_made_again_once_they_are_removed(made: Pa
 def test_clips_that_ran_off_are_thrown_away_and_others_made(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     generate = Duovox.generate_batch
 
-    def runs_off(self: Duovox, wanted: Sequence[tuple[str | None, int]], *settings: Any) -> Any:
-        return [replace(clip, fault="it is silent" * (clip.label == "mid" or clip.seed % 2)) for clip in generate(self, wanted, *settings)]
+    def runs_off(self: Duovox, wanted: Sequence[tuple[str | None, int]], *settings: Any, **others: Any) -> Any:
+        clips = generate(self, wanted, *settings, **others)
+        return [replace(clip, fault="it is silent" * (clip.label == "mid" or clip.seed % 2)) for clip in clips]
 
     monkeypatch.setattr(Duovox, "generate_batch", runs_off)
     outcome = make(bundle_folder, tmp_path / "set", keep_faulty=False, tries=3, manifest="jsonl")
@@ -137,3 +141,47 @@ def test_clips_that_ran_off_are_thrown_away_and_others_made(bundle_folder: Path,
     assert {(row["file"], row["dropped"], row["fault"]) for row in table if not row["kept"]} == {("", "fault", "it is silent")}
     assert len(list((tmp_path / "set").rglob("*.wav"))) == 8
     assert make(bundle_folder, tmp_path / "set", keep_faulty=False, tries=3, manifest="jsonl") == outcome, "found again, nothing made"
+
+
+def test_guides_steer_every_clip_and_stand_in_the_manifest(bundle_folder: Path, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"words": ("low",), "between": 2, "manifest": "jsonl", "guide": ("own-high:2", "pitch-200Hz:0")}
+    make(bundle_folder, tmp_path / "set", **given)
+    voice, table = Duovox.from_pretrained(bundle_folder), rows(tmp_path / "set")
+    own = voice.guide("own", "high", gamma=2)
+    for row in table:
+        assert [(guide["name"], guide["target"], guide["digest"]) for guide in row["guides"]] == [("own", {"high": 1.0}, own.record.digest)]
+    alone = voice.generate("low", seed=2, guides=[own], keep_faulty=True)[0]
+    between = voice.generate_between([({"high": 0.5, "low": 0.5}, 0)], guides=[own])[0]
+    clips = {(row["label"], row["seed"]): read_audio(tmp_path / "set" / row["file"], 16000) for row in table}
+    assert clips["low", 2] == pytest.approx(alone.wave.clip(-1, 1), abs=1e-3) and between.guides == alone.guides == (own.record,)
+    assert clips["high+low", 0] == pytest.approx(between.wave.clip(-1, 1), abs=1e-3)
+    with pytest.raises(OutputError, match="were made with guides"):
+        make(bundle_folder, tmp_path / "set", **given | {"guide": ("own-high:3",)})
+
+
+def test_workers_find_a_guide_wherever_they_stand(bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_own_guide(bundle_folder).write(tmp_path / "words")
+    monkeypatch.chdir(tmp_path)
+    planned = plan_dataset(options(bundle_folder, Path("set"), guide=("words-high:2",)))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert make_dataset(planned, here()).tallies[0].kept == 4
+    other = replace(planned.job, guides=(replace(planned.job.guides[0], target="low"),))
+    with pytest.raises(BundleError, match="guides or noise are not those of the plan"):
+        Maker(other)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"guide": ("absent-high:2",)}, "names no guide"),
+        ({"guide": ("own-high:2", "own-high:3")}, "the guide own-high is given twice"),
+        ({"guide": ("own-hihg",)}, "unknown label 'hihg'"),
+    ],
+)
+def test_guides_that_cannot_be_are_refused_before_anything_is_made(
+    bundle_folder: Path, tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises((GuideError, LabelError), match=said):
+        make(bundle_folder, tmp_path / "set", **given)
+    assert not (tmp_path / "set").exists()

@@ -90,7 +90,7 @@ def _write_parquet(path: Path, rows: Iterator[Mapping[str, Any]], voice: tuple[s
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with tables of free form as JSON."""
-    return {**row, **{name: json.dumps(row[name]) for name in ("settings", "augmentation")}}
+    return {**row, **{name: json.dumps(row[name]) for name in ("settings", "guides", "augmentation")}}
 
 
 def _schema(voice: tuple[str, ...], judge: tuple[str, ...]) -> Any:
@@ -118,4 +118,4 @@ def _schema(voice: tuple[str, ...], judge: tuple[str, ...]) -> Any:
         ("judge", probabilities[1]),
         ("augmentation", text),
     ]
-    return pa.schema([*fields, ("settings", text), ("vocoder", text), ("bundle", text), ("judged_by", text)])
+    return pa.schema([*fields, ("settings", text), ("guides", text), ("vocoder", text), ("bundle", text), ("judged_by", text)])

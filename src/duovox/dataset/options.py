@@ -66,8 +66,10 @@ class Options:
     """Form of the one table of all clips; auto takes Parquet where pyarrow is installed (extra `dataset`), else JSON lines."""
     bundle: str = DEFAULT_BUNDLE
     """Name of a bundle in the package, a bundle folder, or a hub id."""
+    guide: tuple[str, ...] = ()
+    """Guides that steer every clip, as in `duovox generate`: pitch-280Hz, speaker-FILE.wav, GUIDE-TARGET:GAMMA."""
     trust_code: bool = False
-    """Run the code that a bundle of someone else's classifier names or holds."""
+    """Run the code that a bundle or a guide of someone else's classifier names or holds."""
     vocoder: Literal["neural", "griffin_lim"] | None = None
     """How the mel becomes sound; the bundle's best if left out."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from duovox.asking import AskedGuide, asked_guides
 from duovox.bundle import locate
 from duovox.config import SampleConfig, to_dict
 from duovox.contracts import GenerationError, LabelError
@@ -21,13 +22,14 @@ from duovox.dataset.manifest import choose_form, write_lists, write_manifest
 from duovox.dataset.options import Augmentation, ManifestForm, Options
 from duovox.dataset.plan import Shard, Tally, Target, all_targets, cut_shards, further, shard_size
 from duovox.dataset.records import FOLDER, counted, missing, read_records
-from duovox.dataset.shards import Job, judged_labels, open_noise
+from duovox.dataset.shards import Job, judged_labels, open_noise, told
 from duovox.devices import choose_device
 from duovox.evaluation.judge import Judge, packaged_judge
 from duovox.files import claimed
 from duovox.generation import deciding_facts, remove_leftovers, settle
 from duovox.progress import progress
 from duovox.shipped import BUNDLES
+from duovox.steering import ScheduledGuide, check_guides, steering
 from duovox.voice import Duovox
 
 FORMAT = "duovox-dataset-1"
@@ -65,12 +67,13 @@ def plan_dataset(options: Options, changes: dict[str, Any] | None = None, augmen
     """Everything that can be refused is refused here, before anything is made. `changes` are sampling settings in the place of the
     bundle's own.
 
-    Raises `ConfigError`, `LabelError`, `GenerationError`, `BundleError`, and `DataError` for a folder of noise.
+    Raises `ConfigError`, `LabelError`, `GenerationError`, `BundleError`, `GuideError`, and `DataError` for a folder of noise.
     """
     form = choose_form(options.manifest)
     device = choose_device(options.device)
     voice = Duovox.from_pretrained(options.bundle, trust_code=options.trust_code).to(device, options.precision)
     settings = voice.settings(**(changes or {}))
+    guides = _choose_guides(voice, options, settings)
     targets = all_targets(choose_words(voice, options.words), voice.labels, options.per_word, options.between, options.outside)
     if options.between and settings.sampler == "student":
         raise GenerationError("--between: a student says single words; take another --sampler")
@@ -78,11 +81,12 @@ def plan_dataset(options: Options, changes: dict[str, Any] | None = None, augmen
     augmentation = augmentation or Augmentation()
     if augmentation.noise is not None:
         augmentation = replace(augmentation, noise=augmentation.noise.absolute())
-    judge, noise = _choose_judge(options, voice, targets), open_noise(augmentation, options.layout, voice)
+    steered = [guide for _, guide in guides]
+    judge, noise = _choose_judge(options, voice, targets, steered), open_noise(augmentation, options.layout, voice)
     size = options.shard or shard_size(sum(target.want for target in targets), options.batch)
-    job = _job(voice, options, targets, settings, judge, augmentation, noise.digest if noise else "")
+    job = _job(voice, options, targets, settings, judge, guides, augmentation, noise.digest if noise else "")
     labels = (voice.labels, judge.labels if judge else ())
-    facts = deciding_facts(voice, settings, vocoder=options.vocoder) | _facts(job, options, size)
+    facts = deciding_facts(voice, settings, vocoder=options.vocoder, guides=steered) | _facts(job, options, size)
     return Planned(job, options, size, facts, labels, form, *_length(voice, options))
 
 
@@ -92,12 +96,13 @@ def _job(
     targets: tuple[Target, ...],
     settings: SampleConfig,
     judge: Judge | None,
+    guides: Sequence[tuple[AskedGuide, ScheduledGuide]],
     augmentation: Augmentation,
     noise: str,
 ) -> Job:
     """What workers are told."""
-    own, digest = voice.choose_vocoder(options.vocoder), judge.digest if judge else ""
-    common = {"settings": to_dict(settings), "vocoder": own, "bundle": voice.digest, "judged_by": digest}
+    own, digest, said = voice.choose_vocoder(options.vocoder), judge.digest if judge else "", told([guide for _, guide in guides])
+    common = {"settings": to_dict(settings), "guides": said, "vocoder": own, "bundle": voice.digest, "judged_by": digest}
     return Job(
         out=options.out.absolute(),
         bundle=_portable(options.bundle),
@@ -111,6 +116,7 @@ def _job(
         keep_faulty=options.keep_faulty,
         common=common,
         threshold=options.threshold if options.judged else None,
+        guides=tuple(asked for asked, _ in guides),
         augmentation=augmentation,
         noise=noise,
         judge_file=options.judge.absolute() if options.judge else None,
@@ -135,14 +141,22 @@ def choose_words(voice: Duovox, asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(voice.resolve_label(word.strip()) for word in words)) or list(voice.labels)
 
 
-def _choose_judge(options: Options, voice: Duovox, targets: Sequence[Target]) -> Judge | None:
+def _choose_guides(voice: Duovox, options: Options, settings: SampleConfig) -> list[tuple[AskedGuide, ScheduledGuide]]:
+    """The guides that steer at all. Raises `GuideError` for those that cannot steer together, or with these settings."""
+    found = [(asked, guide) for asked, guide in asked_guides(voice, options.guide, options.trust_code) if steering([guide])]
+    check_guides([guide for _, guide in found], settings)
+    return found
+
+
+def _choose_judge(options: Options, voice: Duovox, targets: Sequence[Target], guides: Sequence[ScheduledGuide]) -> Judge | None:
     """The judge that is asked for, or one in the package that knows the words; None where there is none and none is to decide."""
     labels = judged_labels(targets, options.judged)
     judge = Judge.load(options.judge or packaged_judge(labels))
     if options.judge is None and not options.judged and not set(labels) <= set(judge.labels):
         return None
     judge.require(labels)
-    judge.refuse_guide(voice.bundle.model.classifier)
+    for classifier in (voice.bundle.model.classifier, *(guide.network for guide in guides if guide.network)):
+        judge.refuse_guide(classifier)
     return judge
 
 

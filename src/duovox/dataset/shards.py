@@ -11,8 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from duovox.asking import AskedGuide
 from duovox.clip import Clip
-from duovox.config import SampleConfig
+from duovox.config import SampleConfig, to_dict
 from duovox.contracts import BundleError, OutputError
 from duovox.data.noisy import Backgrounds, read_backgrounds
 from duovox.dataset.augmentation import augment
@@ -26,6 +27,7 @@ from duovox.files import write_whole
 from duovox.generation import cut
 from duovox.sound.audio import encode_audio
 from duovox.sound.hearing import resample
+from duovox.steering import ScheduledGuide
 from duovox.voice import Duovox, VocoderName
 
 Advance = Callable[[int], object]
@@ -50,6 +52,7 @@ class Job:
     common: dict[str, Any]
     threshold: float | None = None
     """The probability from which on the judge hears a word; None where it decides nothing."""
+    guides: tuple[AskedGuide, ...] = ()
     augmentation: Augmentation = field(default_factory=Augmentation)
     noise: str = ""
     judge_file: Path | None = None
@@ -62,6 +65,11 @@ class Job:
 def judged_labels(targets: Sequence[Target], judged: bool) -> list[str]:
     """The labels that a judge must know: the words asked for, and the others where it decides about their clips."""
     return list(dict.fromkeys(t.labels[0] for t in targets if t.positive or (judged and t.kind == "outside")))
+
+
+def told(guides: Sequence[ScheduledGuide]) -> list[dict[str, Any]]:
+    """What is said in the manifest of the guides that steer a clip."""
+    return [to_dict(guide.record) for guide in guides]
 
 
 def open_noise(settings: Augmentation, layout: Layout, voice: Duovox) -> Backgrounds | None:
@@ -77,16 +85,17 @@ class Maker:
     """A worker: opens voice and judge once, and makes shard after shard. `place` is its number on its machine."""
 
     def __init__(self, job: Job, place: int = 0) -> None:
-        """Raises `BundleError` where the voice or the judge here are others than the job's."""
+        """Raises `BundleError` where the voice, the judge or the guides here are others than the job's."""
         torch.set_num_threads(job.threads)
         device = f"cuda:{place % torch.cuda.device_count()}" if job.device == "cuda" else "cpu"
         self.job = job
         self.voice = Duovox.from_pretrained(job.bundle, trust_code=job.trust_code).to(device, job.precision)
+        self.guides = [guide.aimed(self.voice, job.trust_code) for guide in job.guides]
         self.judge = Judge.load(job.judge_file or packaged_judge(self._labels())).to(device) if job.judge else None
         self.backgrounds = open_noise(job.augmentation, job.layout, self.voice)
         found = (self.voice.digest, self.judge.digest if self.judge else "", self.backgrounds.digest if self.backgrounds else "")
-        if found != (job.voice, job.judge, job.noise):
-            raise BundleError(f"{job.bundle}, judge or noise are not what the job was planned with; give all workers the same files")
+        if found != (job.voice, job.judge, job.noise) or told(self.guides) != job.common["guides"]:
+            raise BundleError(f"{job.bundle}, judge, guides or noise are not those of the plan; give all workers the same files")
 
     def _labels(self) -> list[str]:
         return judged_labels(self.job.targets, self.job.threshold is not None)
@@ -108,10 +117,10 @@ class Maker:
             targets = [self.job.targets[item.target] for item in batch]
             if any(target.kind == "between" for target in targets):
                 wanted = [(target.shares, item.seed) for target, item in zip(targets, batch, strict=True)]
-                yield from self.voice.generate_between(wanted, self.job.settings, self.job.vocoder)
+                yield from self.voice.generate_between(wanted, self.job.settings, self.job.vocoder, self.guides)
             else:
                 requests = [(target.labels[0], item.seed) for target, item in zip(targets, batch, strict=True)]
-                yield from self.voice.generate_batch(requests, self.job.settings, self.job.vocoder)
+                yield from self.voice.generate_batch(requests, self.job.settings, self.job.vocoder, guides=self.guides)
             advance(len(batch))
 
     def _judged(self, clips: Sequence[Clip]) -> list[dict[str, float] | None]:
