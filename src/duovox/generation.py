@@ -197,14 +197,22 @@ def settle(folder: Path, facts: dict[str, Any]) -> None:
 
     Raises `OutputError` for a folder of anything else, `DataError` for facts that cannot be read.
     """
+    require_settled(folder, facts)
+    remove_leftovers(folder)
+    path = folder / SETTINGS
+    if not path.exists():
+        write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def require_settled(folder: Path, facts: dict[str, Any]) -> None:
+    """Raise as `settle` does, and for what is no folder; nothing is changed, and a folder may be missing."""
     path = folder / SETTINGS
     if path.exists():
         _require_same(path, facts)
-    elif any(not _LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir()):
+    elif folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; choose a new folder")
+    elif folder.exists() and any(not _LEFTOVER.fullmatch(entry.name) for entry in folder.iterdir()):
         raise OutputError(f"{folder} holds other things than clips made by this command; choose a new folder")
-    remove_leftovers(folder)
-    if not path.exists():
-        write_whole(path, (json.dumps(facts, indent=2) + "\n").encode())
 
 
 def remove_leftovers(folder: Path) -> None:

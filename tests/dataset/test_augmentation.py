@@ -54,7 +54,12 @@ def test_shift_and_gain_are_what_they_say() -> None:
         assert abs(done["shift_ms"]) <= 100 and np.array_equal(np.flatnonzero(moved), np.flatnonzero(word()) + offset)
         louder, done = augment(word(), RATE, item, Augmentation(gain=6.0))
         assert abs(done["gain_db"]) <= 6 and 10 * np.log10(power(louder) / power(word())) == pytest.approx(done["gain_db"], abs=1e-3)
-    assert np.abs(augment(10 * word(), RATE, ITEMS[0], Augmentation())[0]).max() <= 1
+    limited, done = augment(20 * word(), RATE, ITEMS[0], Augmentation())
+    assert np.abs(limited).max() == pytest.approx(1) and done == {"limited_db": pytest.approx(-6.02, abs=0.01)}
+    for item in ITEMS:
+        loud, done = augment(9 * word(), RATE, item, Augmentation(gain=12.0))
+        said = done["gain_db"] + done.get("limited_db", 0)
+        assert 10 * np.log10(power(loud) / power(9 * word())) == pytest.approx(said, abs=0.02)
 
 
 @pytest.mark.parametrize("window", [None, 2.0])
@@ -62,10 +67,10 @@ def test_noise_has_the_ratio_it_says_to_the_word(window: float | None) -> None:
     ratios = []
     for item in ITEMS:
         clean, _ = augment(word(), RATE, item, Augmentation(), None, window)
-        noisy, done = augment(word(), RATE, item, Augmentation(snr=(0.0, 20.0)), BACKGROUNDS, window)
+        noisy, done = augment(word(), RATE, item, Augmentation(noise=Path("noise"), snr=(0.0, 20.0)), BACKGROUNDS, window)
         said = done["noise"]
         first, last = speech_bounds(word().astype(np.float64))
-        speech = float(np.sum(np.square(clean, dtype=np.float64))) / (last - first if window else RATE)
+        speech = float(np.sum(np.square(clean, dtype=np.float64))) / (last - first)
         assert 10 * np.log10(speech / power(noisy - clean)) == pytest.approx(said["snr_db"], abs=0.02)
         start = said["start"]
         stretch = BACKGROUNDS.waves[said["recording"]][start : start + len(noisy)]
@@ -75,8 +80,14 @@ def test_noise_has_the_ratio_it_says_to_the_word(window: float | None) -> None:
 
 
 def test_shares_of_clips_have_a_room_and_a_background() -> None:
-    done = [augment(word(), RATE, item, Augmentation(rooms=0.5, noise_share=0.25), BACKGROUNDS)[1] for item in ITEMS]
+    done = [augment(word(), RATE, item, Augmentation(rooms=0.5, noise=Path("noise"), noise_share=0.25), BACKGROUNDS)[1] for item in ITEMS]
     assert 10 <= sum("room" in one for one in done) <= 30 and 3 <= sum("noise" in one for one in done) <= 18
+
+
+def test_noise_that_is_silence_is_not_on_record() -> None:
+    silence = Backgrounds((np.zeros(2 * RATE, np.float32),), "digest")
+    wave, done = augment(word(), RATE, ITEMS[0], Augmentation(), silence)
+    assert np.array_equal(wave, word()) and done == {}
 
 
 def test_a_window_ends_behind_the_word_by_the_jitter() -> None:
@@ -127,12 +138,20 @@ def test_a_room_makes_nothing_louder() -> None:
     [
         ({"rooms": 1.5}, "--rooms is a share, from 0 to 1, not 1.5"),
         ({"noise_share": -0.1}, "--noise-share is a share"),
-        ({"gain": -1.0}, "--gain must not be negative"),
-        ({"shift": float("nan")}, "--shift must not be negative, and finite, not nan"),
-        ({"snr": (10.0, 0.0)}, "--snr must be two levels, the lower first, not 10 0"),
+        ({"gain": -1.0}, "--gain must lie between 0 and 100 dB, not -1"),
+        ({"gain": 1e9}, "--gain must lie between 0 and 100 dB"),
+        ({"shift": float("nan")}, "--shift must lie between 0 and 1000 ms, not nan"),
+        ({"snr": (10.0, 0.0)}, "--snr must be two levels, the lower first, between -100 and 100 dB, not 10 0"),
+        ({"snr": (5000.0, 9000.0)}, "--snr must be two levels"),
         ({"snr": (float("nan"), 0.0)}, "--snr must be two levels"),
     ],
 )
 def test_impossible_settings_are_refused(given: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Augmentation(noise=Path("noise"), **given)  # type: ignore[arg-type]
+
+
+def test_what_is_for_noise_is_refused_without_any() -> None:
+    for given in ({"snr": (0.0, 10.0)}, {"noise_share": 0.5}):
+        with pytest.raises(ConfigError, match="--snr and --noise-share are for noise; give a folder of it with --noise"):
+            Augmentation(**given)  # type: ignore[arg-type]

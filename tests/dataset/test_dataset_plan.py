@@ -49,7 +49,7 @@ def test_negatives_are_what_lies_between_each_word_and_the_others_and_the_words_
         ("a+c", "between", 1),
         ("c", "outside", 2),
     ], "b with a, c, a; a with b, c, b"
-    assert [target.first for target in found] == [0, 0, 0, 4, 5, 0]
+    assert [target.first for target in found] == [0, 0, 0, 4, 5, 6]
     planned = further(found, [Tally()] * 6, 10, 4)
     assert [seed for place, seed in planned if found[place].kind == "between"] == [10, 14, 15, 11, 12, 13], "each of a seed of its own"
     assert found[2].shares == {"a": 0.5, "b": 0.5} and found[5].shares == {"c": 1.0}

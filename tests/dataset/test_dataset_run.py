@@ -113,6 +113,43 @@ def test_files_that_are_gone_are_made_again_with_their_shard(layout: Any, bundle
     assert contents(tmp_path / "set") == whole
 
 
+@pytest.mark.parametrize("harm", ["a record is gone", "no record is left", "another clip's records", "an empty sound", "a longer sound"])
+def test_a_shard_that_is_not_as_planned_is_made_again(harm: str, made: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    shutil.copytree(made, out)
+    records, sound = out / "_records" / "000001.jsonl", out / "low" / "00000002_nohash_1.wav"
+    lines = records.read_text().splitlines(keepends=True)
+    if "record" in harm:
+        records.write_text("".join({"a record is gone": lines[:2] + lines[3:], "no record is left": []}.get(harm, lines[::-1])))
+    else:
+        sound.write_bytes(b"" if harm == "an empty sound" else sound.read_bytes() + b"more")
+    assert "8 clips are there, 4 to make" in estimate(plan_dataset(options(bundle_folder, out)))
+    make(bundle_folder, out, manifest="jsonl")
+    assert contents(out) == contents(made)
+
+
+def test_the_order_of_words_decides_nothing(bundle_folder: Path, tmp_path: Path) -> None:
+    for name, words in (("a", ("low", "high")), ("b", ("high", "low"))):
+        make(bundle_folder, tmp_path / name, words=words, between=2, manifest="jsonl")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_a_dry_run_refuses_what_the_run_would(made: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="made with seed = 0, now it is 1000"):
+        estimate(plan_dataset(options(bundle_folder, made, seed=1000)))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file; choose a new folder"):
+        estimate(plan_dataset(options(bundle_folder, tmp_path / "file")))
+
+
+def test_a_manifest_of_the_other_form_goes(made: Path, bundle_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    shutil.copytree(made, tmp_path / "set")
+    for form in ("parquet", "jsonl"):
+        make(bundle_folder, tmp_path / "set", manifest=form)
+        assert [path.name for path in (tmp_path / "set").glob("manifest.*")] == [f"manifest.{form}"]
+
+
 def test_damaged_records_are_named_and_made_again_once_they_are_removed(made: Path, bundle_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
     shutil.copytree(made, out)

@@ -116,13 +116,21 @@ def test_an_error_of_ranks_is_one_line(bundle_folder: Path, tmp_path: Path) -> N
     ]
 
 
-def test_a_rank_that_dies_ends_the_run_and_the_same_command_goes_on(bundle_folder: Path, tmp_path: Path) -> None:
+def test_a_dry_run_of_ranks_ends_them_all(bundle_folder: Path, tmp_path: Path) -> None:
+    process = torchrun(bundle_folder, tmp_path / "set", *WORDS, "--dry-run")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.count("12 clips of 3 words") == 1 and not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_rank_that_dies_ends_the_run_and_the_same_command_goes_on(dies: int, bundle_folder: Path, tmp_path: Path) -> None:
     out, words = tmp_path / "set", ["--per-word", "60", "--batch", "2", "--shard", "4", "--keep-faulty"]
     process = torchrun(bundle_folder, out, *words)
     while process.poll() is None and not (out / "_records" / "000003.jsonl").exists():
         time.sleep(0.05)
     ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
-    os.kill(int(ranks[1]), signal.SIGKILL)
+    os.kill(int(ranks[dies]), signal.SIGKILL)
     _, err = process.communicate(timeout=300)
     said = [line for line in err.splitlines() if line.startswith("duovox:")]
     assert process.returncode != 0 and said == ["duovox: another process of this job ended; the same command goes on with what is there"]

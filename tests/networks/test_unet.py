@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import awaken, label_gradient
 
 from duovox.config import NoiseConfig, Recipe, UNetConfig, read_recipe
 from duovox.contracts import ConfigError
@@ -13,7 +14,6 @@ from duovox.costs import count_costs
 from duovox.diffusion.noise import precondition
 from duovox.model import ScoreModel, build_classifier, build_model
 from duovox.networks.unet import UNet
-from conftest import awaken, label_gradient
 
 SMALL = UNetConfig(patch=2, widths=(8, 12), up_widths=(8, 16), blocks=1, bottleneck_blocks=1, embedding=16, group_size=4)
 SIGMA = torch.tensor([0.02, 1.0, 30.0])

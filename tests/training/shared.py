@@ -39,13 +39,14 @@ def batch_norm_apart() -> float:
 
 def main() -> None:
     recipe, features, runs, parts = read_recipe(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4].split(",")
-    budget = float(os.environ.get("STOP_AFTER", "inf"))
+    fit = "FIT_IN" in os.environ
+    budget = float(os.environ.get("FIT_IN") or os.environ.get("STOP_AFTER", "inf"))
     with shared_job(torch.device("cpu")) as shares:
         apart = batch_norm_apart()
         if shares.leads:
             print("batch norm apart", apart)
         for part in parts:
-            start_training(part, recipe, features, runs, device="cpu", precision="fp32", time_budget=budget)  # type: ignore[arg-type]
+            start_training(part, recipe, features, runs, device="cpu", precision="fp32", time_budget=budget, fit=fit)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

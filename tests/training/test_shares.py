@@ -139,6 +139,16 @@ def test_two_processes_give_the_run_of_one(recipe_file: Path, tiny_features: Pat
     assert float(out.split("batch norm apart ")[1].split()[0]) < 1e-5, "outputs and gradients of a shared batch norm are those of the whole"
 
 
+def test_a_budget_is_fitted_by_one_of_two_processes(recipe_file: Path, tiny_features: Path, tmp_path: Path) -> None:
+    """Of the judge, whose batch normalisation would wait for the others."""
+    long = tmp_path / "long.toml"
+    long.write_text(recipe_file.read_text().replace("updates = 20", "updates = 100000"))
+    process = launch(2, long, tiny_features, tmp_path, ("judge",), FIT_IN="4")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "judge: 100000 updates would take" in out and 0 < read_header(tmp_path / "judge" / "checkpoint.safetensors")["step"] < 100000
+
+
 def test_a_process_that_dies_ends_all_and_another_number_goes_on(
     recipe_file: Path, tiny_features: Path, alone: Path, tmp_path: Path
 ) -> None:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import arg
 
 from duovox.commands.options import Sampling, SamplingOptions
-from duovox.contracts import ConfigError
+from duovox.contracts import ConfigError, GenerationError
 from duovox.dataset.options import Augmentation, Options
+from duovox.text import named as named_few
 from duovox.text import printable
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def dataset(
     if ranks > 1 and options.engine != "torchrun":
         raise ConfigError(f"torchrun started {ranks} processes; give --engine torchrun, or start one alone")
     if ranks > 1 and os.environ.get("RANK", "0") != "0":
-        _follow()
+        if not options.dry_run:
+            _follow()
         return
     from duovox.dataset.estimate import estimate
     from duovox.dataset.run import make_dataset, plan_dataset
@@ -53,14 +55,16 @@ def dataset(
 
 
 def _follow() -> None:
-    """What all processes but the first do; the first says how it went."""
-    from duovox.dataset.engines.torchrun import follow
+    """What all processes but the first do; the first says how it went, or where it is gone the second."""
+    from duovox.dataset.engines.torchrun import LOST, follow
     from duovox.training.shares import LostProcessError
 
     try:
         follow()
-    except LostProcessError:
-        sys.exit(1)
+    except LostProcessError as error:
+        if not error.unsaid:
+            sys.exit(1)
+        raise GenerationError(LOST) from None
 
 
 def _engine(options: Options) -> AbstractContextManager[Run]:
@@ -86,4 +90,7 @@ def _report(made: Outcome, options: Options) -> None:
     print(f"{printable(str(options.out))}: {named}, all of them in {made.manifest.name}{dropped}")
     for target, tally in zip(made.targets, made.tallies, strict=True):
         if tally.kept < target.want:
-            print(f"note: {printable(target.name)}: {tally.kept} of {target.want} after {tally.tried} tries; raise --tries in a new folder")
+            note = f"note: {printable(target.name)}: {tally.kept} of {target.want} after {tally.tried} tries; raise --tries in a new folder"
+            print(note, file=sys.stderr)
+    if deaf := [target.name for target, tally in zip(made.targets, made.tallies, strict=True) if target.positive and not tally.kept]:
+        raise GenerationError(f"no clip of {named_few(deaf)} was kept; the manifest says why of each, under dropped and fault")

@@ -95,8 +95,8 @@ def train(
             trust_code=trust_code,
             accumulate=accumulate,
         )
-    except LostProcessError:
-        if follows:  # the first process says it
+    except LostProcessError as error:
+        if follows and not error.unsaid:  # the first process says it
             sys.exit(1)
         raise
     if follows:

@@ -71,7 +71,7 @@ def mix(wave: NDArray[np.float32], noise: NDArray[np.float32], snr: float) -> ND
 
 def read_backgrounds(folder: str | Path, rate: int, samples: int, clips: int = 1) -> Backgrounds:
     """The sound files below a folder at `rate` Hz. Raises `DataError` for a folder without any, and for a recording that cannot be read, is
-    shorter than so many `clips` of `samples` samples or longer than `LONGEST`."""
+    silent, shorter than so many `clips` of `samples` samples or longer than `LONGEST`."""
     folder = Path(folder)
     paths = find_sounds(folder).sounds if folder.is_dir() else []
     if not paths:
@@ -84,6 +84,8 @@ def read_backgrounds(folder: str | Path, rate: int, samples: int, clips: int = 1
         if len(wave) < clips * samples:
             needed = f"a clip {samples}" if clips == 1 else f"{clips} clips of {samples} must fit into it"
             raise DataError(f"{path} has {len(wave)} samples, {needed}; give longer noise recordings")
+        if not wave.any():
+            raise DataError(f"{path} is silent, and no noise; take it out of the folder")
     return Backgrounds(waves, hashlib.sha256(b"".join(hashlib.sha256(wave.tobytes()).digest() for wave in waves)).hexdigest())
 
 

@@ -6,6 +6,7 @@ In the order of the air: place in time, room, background, gain.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,8 @@ def generator(item: Item, stage: int) -> np.random.Generator:
 def augment(
     wave: Wave, rate: int, item: Item, settings: Augmentation, backgrounds: Backgrounds | None = None, window: float | None = None
 ) -> tuple[Wave, dict[str, Any]]:
-    """wave (S,) in [-1, 1] at `rate` Hz, changed; at the end of a window of so many seconds, where there is one."""
+    """wave (S,) in [-1, 1] at `rate` Hz, changed; at the end of a window of so many seconds, where there is one. What would leave [-1, 1]
+    is made softer, by `limited_db`."""
     rng = generator(item, SHIFT)
     placed = end_aligned(wave, round(window * rate), rate, rng) if window else shifted(wave, rate, settings.shift, rng)
     wave, done = placed.wave, dict(placed.done)
@@ -55,22 +57,27 @@ def augment(
         wave, done["room"] = in_room(wave, rate, rng)
     rng = generator(item, NOISE)
     if backgrounds is not None and rng.random() < settings.noise_share:
-        wave, done["noise"] = before_noise(wave, placed.extent, settings.snr, backgrounds, rng)
+        wave, said = before_noise(wave, placed.extent, settings.snr, backgrounds, rng)
+        done |= {"noise": said} if said else {}
     if settings.gain:
         decibels = round(float(generator(item, GAIN).uniform(-settings.gain, settings.gain)), 2)
         wave, done["gain_db"] = wave * np.float32(10 ** (decibels / 20)), decibels
-    return (wave / max(1.0, float(np.abs(wave).max()))).astype(np.float32), done
+    peak = float(np.abs(wave).max())
+    if peak > 1:
+        wave, done["limited_db"] = wave / np.float32(peak), round(-20 * math.log10(peak), 2)
+    return wave.astype(np.float32), done
 
 
 def shifted(wave: Wave, rate: int, most: float, rng: np.random.Generator) -> Placed:
     """The wave later or earlier by up to `most` milliseconds, silence where nothing is; what leaves the clip is cut."""
+    first, last = speech_bounds(wave.astype(np.float64))
     if not most:
-        return Placed(wave, len(wave), {})
+        return Placed(wave, last - first, {})
     offset = int(rng.integers(-round(most * rate / 1000), round(most * rate / 1000) + 1))
     moved = np.zeros_like(wave)
     length = max(0, len(wave) - abs(offset))
     moved[max(0, offset) :][:length] = wave[max(0, -offset) :][:length]
-    return Placed(moved, len(wave), {"shift_ms": round(1000 * offset / rate, 3)})
+    return Placed(moved, last - first, {"shift_ms": round(1000 * offset / rate, 3)})
 
 
 def end_aligned(wave: Wave, samples: int, rate: int, rng: np.random.Generator) -> Placed:
@@ -101,9 +108,12 @@ def in_room(wave: Wave, rate: int, rng: np.random.Generator) -> tuple[Wave, dict
 def before_noise(
     wave: Wave, extent: int, snr: tuple[float, float], backgrounds: Backgrounds, rng: np.random.Generator
 ) -> tuple[Wave, dict[str, Any]]:
-    """The wave with a stretch of a recording; the ratio is that of the mean powers over the word's `extent` samples."""
+    """The wave with a stretch of a recording; the ratio is that of the mean powers over the word's `extent` samples. Nothing is said where
+    either is silent: then nothing was done."""
     ratio = round(float(rng.uniform(*snr)), 2)
     which, start = backgrounds.draw(len(wave), rng)
     stretch = backgrounds.waves[which][start : start + len(wave)]
-    mixed = mix(wave, stretch, ratio - 10 * float(np.log10(len(wave) / extent)))
+    if not (wave.any() and stretch.any()):
+        return wave, {}
+    mixed = mix(wave, stretch, ratio - 10 * math.log10(len(wave) / extent))
     return mixed, {"recording": which, "start": start, "snr_db": ratio}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from duovox.dataset.plan import Tally, cut_shards, further
 from duovox.dataset.records import missing
 from duovox.dataset.run import Planned
+from duovox.generation import require_settled
 
 WAV_HEADER, TAR_BLOCK = 44, 512
 ROW = 350
@@ -15,8 +16,10 @@ PROBABILITY = 20
 
 
 def estimate(planned: Planned) -> str:
-    """One line: what would be made if no clip was thrown away, and how much of it is there."""
+    """One line: what would be made if no clip was thrown away, and how much of it is there. Raises `OutputError` for a folder of other
+    things, or of another data set."""
     job, clips = planned.job, planned.clips
+    require_settled(job.out, planned.facts)
     shards = cut_shards(further(job.targets, [Tally()] * len(job.targets), planned.options.seed, planned.options.tries), planned.size)
     left = sum(len(shard.items) for shard in missing(shards, job.out))
     hours = clips * planned.samples / planned.rate / 3600

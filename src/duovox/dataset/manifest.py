@@ -48,14 +48,15 @@ def write_lists(folder: Path, records: Iterable[Record]) -> None:
 def write_manifest(
     folder: Path, form: ManifestForm, records: Iterable[Record], common: Mapping[str, Any], voice: tuple[str, ...], judge: tuple[str, ...]
 ) -> Path:
-    """One row a clip, those thrown away too, `common` in each. `voice` and `judge` are the labels of theirs that have a probability.
-    Raises `OutputError`."""
+    """One row a clip, those thrown away too, `common` in each; a manifest of the other form goes. `voice` and `judge` are the labels of
+    theirs that have a probability. Raises `OutputError`."""
     rows = ({**record, **common} for record in records)
     path = manifest_file(folder, form)
     if form == "jsonl":
         _replaced(path, lambda temporary: _write_lines(temporary, rows))
     else:
         _replaced(path, lambda temporary: _write_parquet(temporary, rows, voice, judge))
+    manifest_file(folder, "parquet" if form == "jsonl" else "jsonl").unlink(missing_ok=True)
     return path
 
 
@@ -113,6 +114,7 @@ def _schema(voice: tuple[str, ...], judge: tuple[str, ...]) -> Any:
     fields += [
         ("dropped", text),
         ("fault", text),
+        ("bytes", pa.int64()),
         ("sha256", text),
         ("classifier", probabilities[0]),
         ("judge", probabilities[1]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,15 @@ Layout = Literal["speech_commands", "webdataset", "openwakeword"]
 ManifestForm = Literal["auto", "parquet", "jsonl"]
 EngineName = Literal["local", "torchrun", "ray"]
 
+SNR = (5.0, 15.0)
+"""The range of the ratio of speech to noise where nothing else was asked for, dB."""
+
+THRESHOLD = 0.5
+"""The probability from which on a judge hears a word, where nothing else was asked for."""
+
+LOUDEST, LONGEST_SHIFT = 100, 1000
+"""Most dB of a gain or a ratio, and milliseconds of a shift: beyond them a clip holds nothing of the word."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -21,7 +29,7 @@ class Augmentation:
 
     noise: Path | None = None
     """Folder of noise recordings to put behind the clips."""
-    snr: tuple[float, float] = (5.0, 15.0)
+    snr: tuple[float, float] = SNR
     """Range of the ratio of speech to noise, dB."""
     noise_share: float = 1.0
     """Share of the clips that have a background, where there is --noise."""
@@ -36,11 +44,16 @@ class Augmentation:
         for name in ("noise_share", "rooms"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is a share, from 0 to 1, not {getattr(self, name):g}")
-        for name in ("gain", "shift"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"--{name} must not be negative, and finite, not {getattr(self, name):g}")
-        if not -math.inf < self.snr[0] <= self.snr[1] < math.inf:
-            raise ConfigError(f"--snr must be two levels, the lower first, not {self.snr[0]:g} {self.snr[1]:g}")
+        if not 0 <= self.gain <= LOUDEST:
+            raise ConfigError(f"--gain must lie between 0 and {LOUDEST} dB, not {self.gain:g}")
+        if not 0 <= self.shift < LONGEST_SHIFT:
+            raise ConfigError(f"--shift must lie between 0 and {LONGEST_SHIFT} ms, not {self.shift:g}")
+        if not -LOUDEST <= self.snr[0] <= self.snr[1] <= LOUDEST:
+            raise ConfigError(
+                f"--snr must be two levels, the lower first, between -{LOUDEST} and {LOUDEST} dB, not {self.snr[0]:g} {self.snr[1]:g}"
+            )
+        if self.noise is None and (self.snr, self.noise_share) != (SNR, 1.0):
+            raise ConfigError("--snr and --noise-share are for noise; give a folder of it with --noise, or leave them out")
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class Options:
     """Weights of an independent judge, whose probabilities stand in the manifest; one in the package that knows the words if left out."""
     judged: bool = False
     """Keep only clips that the judge hears right; between words, those in which it hears none of the words asked for."""
-    threshold: float = 0.5
+    threshold: float = THRESHOLD
     """The probability from which on it hears a word, with --judged."""
     tries: int = 4
     """At most so many clips are made for each that is kept; others take the place of those thrown away."""
@@ -111,6 +124,8 @@ class Options:
                 raise ConfigError(f"--{name} must not be negative, not {getattr(self, name)}")
         if not 0 < self.threshold < 1:
             raise ConfigError(f"--threshold must lie between 0 and 1, not {self.threshold:g}")
+        if self.threshold != THRESHOLD and not self.judged:
+            raise ConfigError("--threshold is for --judged; give that too, or leave it out")
         if self.address is not None and self.engine != "ray":
             raise ConfigError(f"--address is that of a Ray cluster; give --engine ray with it, not {self.engine}")
         if self.workers is not None and self.engine == "torchrun":

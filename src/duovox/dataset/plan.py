@@ -55,10 +55,10 @@ def all_targets(words: Sequence[str], known: Sequence[str], per_word: int, betwe
     if between and len(known) < 2:
         raise ConfigError("--between: the bundle knows one word, and nothing lies between one")
     pairs = Counter(tuple(sorted(pair, key=known.index)) for word in words for pair in _pairs(word, known, between))
-    firsts = accumulate(pairs.values(), initial=0)  # so that few clips of many pairs are not all of one seed, which is one voice
+    negatives = [*pairs.items(), *[((label,), outside) for label in others if outside]]
+    firsts = accumulate((count for _, count in negatives), initial=0)  # few clips of many are not all of one seed: one voice, one split
     found = [Target((word,), per_word) for word in words]
-    found += [Target(pair, count, False, first) for (pair, count), first in zip(pairs.items(), firsts, strict=False)]
-    return (*found, *[Target((label,), outside, False) for label in others if outside])
+    return (*found, *[Target(labels, count, False, first) for (labels, count), first in zip(negatives, firsts, strict=False)])
 
 
 def _pairs(word: str, known: Sequence[str], count: int) -> list[tuple[str, str]]:

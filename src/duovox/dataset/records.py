@@ -21,7 +21,7 @@ FOLDER = "_records"
 
 class Record(TypedDict):
     """One clip. `target` is its place among the targets, `kind` word, between or outside. `file` and `sha256` are empty where it was thrown
-    away, `dropped` says why, `fault` how it ran off; `judge` is None where no judge knows the words."""
+    away, `bytes` 0, `dropped` says why, `fault` how it ran off; `judge` is None where no judge knows the words."""
 
     id: int
     target: int
@@ -33,6 +33,7 @@ class Record(TypedDict):
     kept: bool
     dropped: str
     fault: str
+    bytes: int
     sha256: str
     classifier: dict[str, float]
     judge: dict[str, float] | None
@@ -44,15 +45,28 @@ def record_file(folder: Path, shard: int) -> Path:
 
 
 def missing(shards: Iterable[Shard], folder: Path) -> list[Shard]:
-    """The shards that are not finished, or of which a file is gone. Raises `DataError` for damaged records."""
-    return [shard for shard in shards if not _is_there(folder, shard.number)]
+    """The shards that are not finished, whose records are of other clips, or of which a file is gone or of another size. Raises `DataError`
+    for damaged records."""
+    return [shard for shard in shards if not _is_there(folder, shard)]
 
 
-def _is_there(folder: Path, shard: int) -> bool:
-    if not record_file(folder, shard).is_file():
+def _is_there(folder: Path, shard: Shard) -> bool:
+    if not record_file(folder, shard.number).is_file():
         return False
-    places = {folder / record["file"] for record in read_records(folder, [shard]) if record["kept"]}
-    return all(place.is_file() or place.parent.is_file() for place in places)  # itself, or the tar that it lies in
+    records = list(read_records(folder, [shard.number]))
+    if [(record["id"], record["target"], record["seed"]) for record in records] != [tuple(item) for item in shard.items]:
+        return False
+    return all(_has(folder / record["file"], record["bytes"]) for record in records if record["kept"])
+
+
+def _has(place: Path, size: int) -> bool:
+    """Whether a sound is there, as a file of its size, or in a tar that is larger."""
+    try:
+        return place.stat().st_size == size
+    except NotADirectoryError:
+        return place.parent.stat().st_size > size
+    except OSError:
+        return False
 
 
 def write_records(folder: Path, shard: int, records: Sequence[Record]) -> None:

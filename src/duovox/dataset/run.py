@@ -15,7 +15,7 @@ from typing import Any
 from duovox.asking import AskedGuide, asked_guides
 from duovox.bundle import locate
 from duovox.config import SampleConfig, to_dict
-from duovox.contracts import GenerationError, LabelError
+from duovox.contracts import ConfigError, GenerationError, LabelError
 from duovox.dataset.engines.base import Run
 from duovox.dataset.layouts import WINDOW, WINDOW_RATE, folders
 from duovox.dataset.manifest import choose_form, write_lists, write_manifest
@@ -32,7 +32,7 @@ from duovox.shipped import BUNDLES
 from duovox.steering import ScheduledGuide, check_guides, steering
 from duovox.voice import Duovox
 
-FORMAT = "duovox-dataset-1"
+FORMAT = "duovox-dataset-2"
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def plan_dataset(options: Options, changes: dict[str, Any] | None = None, augmen
     targets = all_targets(choose_words(voice, options.words), voice.labels, options.per_word, options.between, options.outside)
     if options.between and settings.sampler == "student":
         raise GenerationError("--between: a student says single words; take another --sampler")
+    if augmentation and augmentation.shift and options.layout == "openwakeword":
+        raise ConfigError("--shift: the layout openwakeword moves words by a jitter of its own; leave --shift out")
     voice.check_request(None, options.seed, max(target.first + target.want * options.tries for target in targets))
     augmentation = augmentation or Augmentation()
     if augmentation.noise is not None:
@@ -134,11 +136,13 @@ def _length(voice: Duovox, options: Options) -> tuple[int, int]:
 
 
 def choose_words(voice: Duovox, asked: Sequence[str]) -> list[str]:
-    """The labels that are meant by words, or by words separated by commas; all of the voice's for none. Raises `LabelError`."""
+    """The labels that are meant by words, or by words separated by commas, in the voice's order; all of the voice's for none. Raises
+    `LabelError`."""
     words = [word for given in asked for word in ([given] if given in voice.labels else given.split(","))]
     if asked and not any(word.strip() for word in words):
         raise LabelError(f"--words names no word; this model speaks: {', '.join(voice.labels)}")
-    return list(dict.fromkeys(voice.resolve_label(word.strip()) for word in words)) or list(voice.labels)
+    meant = {voice.resolve_label(word.strip()) for word in words}
+    return [label for label in voice.labels if label in meant or not words]
 
 
 def _choose_guides(voice: Duovox, options: Options, settings: SampleConfig) -> list[tuple[AskedGuide, ScheduledGuide]]:

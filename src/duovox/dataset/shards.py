@@ -146,6 +146,7 @@ class Maker:
             "kept": not dropped,
             "dropped": dropped,
             "fault": clip.fault,
+            "bytes": len(wav),
             "sha256": "" if dropped else hashlib.sha256(wav).hexdigest(),
             "classifier": rounded(clip.probabilities),
             "judge": heard,

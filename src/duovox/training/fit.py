@@ -24,6 +24,9 @@ TIMED = 3
 SHARE_TIMED = 0.02
 """Share of the budget that may be spent on timing, beyond the fewest."""
 
+MOST_TIMED = 300.0
+"""Seconds that may be spent on it at most: other processes of the job wait, and give up in the end."""
+
 RESERVE = 0.05
 """Share of the budget that is left for checkpoints and for a machine that slows down."""
 
@@ -75,7 +78,7 @@ def measure(
     alone = replace(shares, joined=False)
     seed: int = getattr(recipe, f"train_{part}").seed
     stretches = phases(recipe, part)
-    allowed = budget * SHARE_TIMED / len(stretches)
+    allowed = min(budget * SHARE_TIMED, MOST_TIMED) / len(stretches)
 
     def one(step: int) -> float:
         return _seconds(lambda: update(trainee, step, step_generator(seed, step, device), alone))

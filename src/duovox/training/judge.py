@@ -83,7 +83,7 @@ class JudgeTraining:
     def loss(self, step: int, drawn: Mapping[str, Tensor], part: Part) -> Losses:
         """Cross-entropy, and the share that the network gets right."""
         mel, label = drawn["mel"], drawn["label"]
-        if part.shares.processes > 1:
+        if part.shares.together:
             share_batch_norms(self.network.modules())
         self.network.train()
         with torch.autocast(self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None):

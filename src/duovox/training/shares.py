@@ -8,9 +8,12 @@ rounding.
 from __future__ import annotations
 
 import os
+import re
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -20,9 +23,14 @@ from torch.distributed.nn.functional import all_reduce
 
 from duovox.contracts import TrainingError
 
+SAID, PATIENCE = "duovox/said", timedelta(seconds=3)
+"""What the first process leaves for the second where it ends by an error, which it says; and how long the second waits for that."""
+
 
 class LostProcessError(TrainingError):
-    """Another process of the job is gone; that one knows why."""
+    """Another process of the job is gone; that one knows why. `unsaid` where that is the first, for which the second speaks."""
+
+    unsaid = False
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,8 @@ class Shares:
     """Whether sums go over the processes; off to time one process alone."""
 
     @property
-    def _together(self) -> bool:
+    def together(self) -> bool:
+        """Whether sums go over several processes."""
         return self.processes > 1 and self.joined
 
     @property
@@ -55,14 +64,14 @@ class Shares:
     def total(self, value: Tensor) -> Tensor:
         """The sum of a value over the processes, outside of the graph."""
         value = value.detach().clone()
-        if self._together:
+        if self.together:
             with lost_processes():
                 dist.all_reduce(value)
         return value
 
     def add_gradients(self, network: nn.Module) -> None:
         """Replace every gradient of a network by its sum over the processes."""
-        if not self._together:
+        if not self.together:
             return
         taught = [parameter for parameter in network.parameters() if parameter.grad is not None]  # the same in all processes
         summed = self.total(torch.cat([parameter.grad.reshape(-1) for parameter in taught if parameter.grad is not None]))
@@ -71,7 +80,7 @@ class Shares:
 
     def agreed(self, value: Any) -> Any:
         """What the leading process says."""
-        if not self._together:
+        if not self.together:
             return value
         said = [value]
         with lost_processes():
@@ -80,7 +89,7 @@ class Shares:
 
     def told(self, value: Any) -> list[Any]:
         """What every process says, in their order."""
-        if not self._together:
+        if not self.together:
             return [value]
         said: list[Any] = [None] * self.processes
         with lost_processes():
@@ -89,7 +98,7 @@ class Shares:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether some process says yes."""
-        return bool(self.total(torch.tensor(float(flag), device=device)) > 0) if self._together else flag
+        return bool(self.total(torch.tensor(float(flag), device=device)) > 0) if self.together else flag
 
 
 ALONE = Shares()
@@ -136,9 +145,32 @@ def shared_job(device: torch.device, passes: int = 1) -> Iterator[Shares]:
         yield Shares(dist.get_rank(), dist.get_world_size(), passes)
         with lost_processes():
             dist.barrier()
+    except BaseException as error:
+        if dist.get_rank() == 0:
+            _store().set(SAID, "")
+        elif isinstance(error, LostProcessError):
+            error.unsaid = dist.get_rank() == 1 and not _first_says()
+        raise
     finally:
         if not joined:
             dist.destroy_process_group()
+
+
+def _store() -> Any:
+    """What the processes keep in common, with the agent that started them."""
+    return dist.distributed_c10d._get_default_store()
+
+
+def _first_says() -> bool:
+    """Whether the first process was there to say what happened."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # by which all are told to end, which this one is about to
+    try:
+        _store().wait([SAID], PATIENCE)
+    except RuntimeError:
+        return False
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return True
 
 
 def _join(device: torch.device) -> None:
@@ -162,7 +194,8 @@ def lost_processes() -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[^\]]*\]\s*", "", line)[:120]  # where in torch it happened
 
 
 def sliced(drawn: Mapping[str, Tensor], rows: slice) -> dict[str, Tensor]:

@@ -17,10 +17,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from duovox.contracts import ConfigError, DuovoxError, GenerationError
+from duovox.contracts import ConfigError, DuovoxError, GenerationError, OutputError
 from duovox.dataset.engines.base import DEATHS, Run, too_deadly
 from duovox.dataset.plan import Shard
-from duovox.dataset.records import FOLDER
+from duovox.dataset.records import FOLDER, require_folder
 from duovox.dataset.shards import Advance, Job, Maker
 from duovox.processes import usable_cores
 
@@ -115,12 +115,15 @@ class ShardActor:
     def _make(self, shard: Shard) -> tuple[int, bytes]:
         """Clips made, and the error there was, pickled; none is empty."""
         try:
+            require_folder(self.job.out)
             begun = note_beginning(self.job.out, shard.number)
             self.maker = self.maker or Maker(self.job)
             self.maker.make(shard)
             begun.unlink(missing_ok=True)
         except DuovoxError as error:
             return 0, pickle.dumps(error)
+        except OSError as error:
+            return 0, pickle.dumps(OutputError(f"cannot write to {self.job.out}: {error.strerror or error}; the same command goes on"))
         return len(shard.items), b""
 
 

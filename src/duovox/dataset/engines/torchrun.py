@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 import torch
@@ -37,7 +37,8 @@ def torchrun_engine() -> Iterator[Run]:
         except LostProcessError:
             raise GenerationError(LOST) from None
         except BaseException:
-            ranks.dismiss()
+            with suppress(LostProcessError):
+                ranks.dismiss()
             raise
         ranks.dismiss()
 
