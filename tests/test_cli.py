@@ -407,6 +407,17 @@ def test_bad_files_are_told_and_good_ones_still_heard(run: Run, sounds: Path, bu
     assert (list(json.loads(result.out)) if form else [line.split("\t")[0] for line in result.out.splitlines()]) == good
 
 
+def test_what_is_in_the_package_is_not_calibrated_in_place(run: Run, here: Path) -> None:
+    assert_one_line(run("calibrate", "words", "--data", "features"), "words is in the package and stays as it is; give --out")
+
+
+def test_a_speaker_that_is_no_guide_of_speakers(run: Run, here: Path, bundle_folder: Path) -> None:
+    assert_one_line(
+        run("say", "high low", "--bundle", bundle_folder, "--speaker", "pitch"), "'pitch' is no guide of speakers; take speaker"
+    )
+    assert not (here / "said.wav").exists()
+
+
 def test_classify_with_nothing_to_hear(run: Run, here: Path, bundle_folder: Path) -> None:
     (here / "empty").mkdir()
     assert_one_line(run("classify", "empty", "--bundle", bundle_folder), "no sound files", "empty")

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from duovox.contracts import GuideAt, GuideError, GuideWay, LabelError
 from duovox.guide_folder import is_guide, locate_guide
+from duovox.sound.audio import READABLE
 from duovox.steering import OF_VOICE, ScheduledGuide
 from duovox.voice import Duovox
 
@@ -55,6 +56,8 @@ def _understood(voice: Duovox, asked: AskedGuide, trust_code: bool) -> tuple[Ask
         return asked, asked.aimed(voice, trust_code)
     except LabelError:
         if asked.target is None or not Path(asked.target).exists():
+            if asked.target is not None and Path(asked.target).suffix.lower() in READABLE:
+                raise GuideError(f"the guide {asked.source} cannot be near to {asked.target}: there is no such file") from None
             raise
     near = replace(asked, target=None, like=asked.target)
     return near, near.aimed(voice, trust_code)
@@ -91,7 +94,10 @@ def split_strength(text: str) -> tuple[str, dict[str, Any]]:
     try:
         return start, {"gamma": float(end)}
     except ValueError:
-        raise GuideError(f"--guide {text!r}: {end!r} is no strength; write GUIDE-TARGET:GAMMA, as pitch-196Hz:10") from None
+        known = ", ".join([*get_args(GuideAt), *get_args(GuideWay), f"{BEST_OF}16"])
+        raise GuideError(
+            f"--guide {text!r}: {end!r} is no strength; write GUIDE-TARGET:GAMMA, as pitch-196Hz:10, and behind it {known}"
+        ) from None
 
 
 def _one_change(word: str) -> dict[str, Any]:

@@ -286,4 +286,4 @@ def check_guides(guides: Sequence[ScheduledGuide], settings: SampleConfig) -> No
     if twice is not None:
         raise GuideError(f"the guide {twice} is given twice; give it once, with a higher gamma")
     if guides and settings.sampler == "student":
-        raise GuideError("the sampler student asks no guide, its guidance is within it; take heun, dpmpp_2m or euler_maruyama")
+        raise GuideError("the sampler student asks no guide, its guidance is within it; take another preset than turbo, or dpmpp_2m")

@@ -165,6 +165,7 @@ def test_mistakes_are_one_line(here: Path, bundle_folder: Path, capsys: pytest.C
     assert "guide.way straight is for guides at the estimate" in speak("words-high:3:straight")
     assert "never met noise and can be asked at the estimate alone" in speak("pitch-196Hz:3:noised")
     assert "'sideways' is no strength" in speak("words-high:3:sideways")
+    assert "cannot be near to nosuch.wav: there is no such file" in speak("words-nosuch.wav")
     assert "the guide words-high is given twice" in speak("words-high:1", "words-high:2")
     assert "17 guides are too many" in speak(*(f"words-high={number},mid=1:1" for number in range(1, 18)))
     assert not (here / "b.wav").exists()

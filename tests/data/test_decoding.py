@@ -65,6 +65,12 @@ def test_second_run_is_up_to_date(words: Path, folder: Path, monkeypatch: pytest
     assert "up to date" in capsys.readouterr().err
 
 
+def test_other_settings_are_said_where_a_folder_is_made_anew(words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for speaker, said in ((None, False), ("(.*)_nohash", True), ("(.*)_nohash", False)):
+        prepare(words, tmp_path / "features", MEL, speakers=SpeakerOptions(speaker))
+        assert ("made of other recordings or with other settings; it is made anew" in capsys.readouterr().err) == said
+
+
 def test_result_does_not_depend_on_workers_or_place(words: Path, folder: Path, tmp_path: Path) -> None:
     shutil.copytree(words, tmp_path / "copy")
     manifest = prepare(tmp_path / "copy", tmp_path / "features", progress=False, workers=1)

@@ -13,7 +13,7 @@ import torch
 
 from duovox.config import MelConfig
 from duovox.contracts import DataError, LabelError
-from duovox.data import Features, Statistics, prepare
+from duovox.data import Features, Statistics, narrowed, open_features, prepare
 from duovox.evaluation import reference
 from duovox.evaluation.clips import Clips
 from duovox.evaluation.judge import Judge, Scores, build_network
@@ -170,6 +170,9 @@ def test_a_folder_is_evaluated_from_files_alone(judge: Judge, tmp_path: Path) ->
     found = evaluate_folder(tmp_path / "words", tmp_path / "judge.safetensors", tmp_path / "features", Scoring(fid=False))
     assert found.rows[0].n == 24 and found.rows[0].system == "words" and found.judge_digest == judge.digest
     assert len(list((tmp_path / "features" / "reference").iterdir())) == 2
+    known = narrowed(open_features(tmp_path / "features"), LABELS[1:])
+    with pytest.raises(DataError, match=f"system has clips of {LABELS[0]}, the data of {LABELS[1]}, {LABELS[2]} alone"):
+        evaluate_in_full(judge, Clips(tones(np.zeros(4, int)), (LABELS[0],) * 4), known, Scoring(fid=False))
 
 
 class QuickJudge(Judge):

@@ -97,6 +97,12 @@ def test_a_bundle_that_is_none_ends_the_process(tmp_path: Path) -> None:
         assert last.startswith("duovox: no bundle at") and "Traceback" not in server.text()
 
 
+def test_a_guide_that_wants_a_sound_cannot_be_served(tmp_path: Path) -> None:
+    with running("--guide", "speaker", "--port", 0, log=tmp_path / "log") as server:
+        assert server.process.wait(60) == 1
+        assert server.text().splitlines()[-1].startswith("duovox: the guide speaker wants a sound, which requests cannot bring")
+
+
 # before there is a process
 
 

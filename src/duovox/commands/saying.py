@@ -41,8 +41,8 @@ def say(
         out: The sound file; its suffix chooses the format.
         seed: Seed of all words, which begin with the same noise; one that comes again has seed + 1, ...
         pause: Seconds between two words.
-        speaker: A guide that embeds speakers (`duovox guide --references ... --background ...`), as FOLDER or FOLDER:GAMMA: the other words
-            are to be by the speaker of the first.
+        speaker: A guide that embeds speakers, `speaker` or a folder made by `duovox guide --background ...`, also as speaker:GAMMA: the
+            other words are to be by the speaker of the first.
         guide: Guides that steer every word, as in `duovox generate`.
         sampling: Settings of sampling, the bundle's own where left out.
         vocoder: How the mel becomes sound.
@@ -53,12 +53,17 @@ def say(
     """
     refuse_existing([out, out.with_suffix(".json")], force)
     from duovox.asking import read_guides, split_strength
-    from duovox.guide_folder import read_guide
+    from duovox.contracts import GuideError
+    from duovox.guide_folder import is_guide, locate_guide, read_guide
     from duovox.saying import say as speak
     from duovox.sound.audio import write_audio
 
     voice: Any = open_voice(bundle, None, trust_code, device)
     folder, strength = split_strength(speaker) if speaker else ("", {})
+    if folder and not is_guide(locate_guide(folder)):
+        raise GuideError(
+            f"--speaker {speaker!r} is no guide of speakers; take speaker, or --guide speaker-FILE.wav for a voice of your own"
+        )
     who = read_guide(folder, trust_code) if folder else None
     steer, settings = read_guides(voice, guide, trust_code), voice.settings(**sampling.given())
     said = speak(

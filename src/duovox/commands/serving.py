@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from duovox.commands.options import require_extra
+from duovox.contracts import GuideError
 from duovox.shipped import DEFAULT_BUNDLE
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ def serve(
 
         voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
         for folder in guide:
-            voice.add_guide(folder, trust_code=trust_code)
+            if not voice.add_guide(folder, trust_code=trust_code).labels:
+                raise GuideError(f"the guide {folder} wants a sound, which requests cannot bring; make one of named sounds (--references)")
         return voice
 
     run_server(load, config)

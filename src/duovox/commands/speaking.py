@@ -186,7 +186,8 @@ def classify(
 
     files, failed = _files_of(sounds)
     if not files and not failed:
-        raise DuovoxError(f"no sound files ({', '.join(READABLE)}) in {', '.join(map(str, sounds)) or 'nothing'}")
+        where = f" in {', '.join(map(str, sounds))}" if sounds else " given; name files or folders, or - for standard input"
+        raise DuovoxError(f"no sound files ({', '.join(READABLE)}){where}")
     voice = open_voice(bundle, model, trust_code, device)
     results: dict[str, dict[str, float]] = {}
     for file in files:

@@ -208,17 +208,20 @@ def calibrate(
     """Fit one temperature a noise level to a bundle's classifier, on the validation split; print what that changes on the test split.
 
     Args:
-        bundle: A bundle folder; it is changed in place unless --out is given.
+        bundle: A bundle folder, changed in place unless --out is given; or one by its name.
         data: Feature folder made by `duovox data prepare`.
         out: Write the calibrated bundle here instead.
         limit: About how many clips of each split to use.
         trust_code: Run the code that a bundle of someone else's classifier names or holds.
         force: Replace a bundle that is at --out.
     """
+    from duovox.bundle.locating import packaged
     from duovox.calibration import levels_table
     from duovox.voice import Duovox
 
-    voice = Duovox.from_pretrained(bundle, trust_code=trust_code)
+    if out is None and str(bundle) in packaged():
+        raise DuovoxError(f"{bundle} is in the package and stays as it is; give --out for the calibrated bundle")
+    voice = Duovox.from_pretrained(str(bundle), trust_code=trust_code)
     print(levels_table(voice.calibrate(data, limit)))
     voice.save_pretrained(out or bundle, force=force or out is None)
 

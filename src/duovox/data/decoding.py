@@ -77,6 +77,8 @@ def prepare(
         if progress:
             tqdm.write(f"{out} is up to date", file=sys.stderr)
         return old
+    if old and not force and progress:
+        tqdm.write(f"{out} was made of other recordings or with other settings; it is made anew", file=sys.stderr)
     try:
         with built_beside(out) as folder:
             return _build(place_of_data, folder, found, _Settings(inputs, mel, placed, workers), progress)

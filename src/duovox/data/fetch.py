@@ -117,7 +117,8 @@ def _download(archive: Archive, out: Path, part: Path, progress: bool) -> None:
 def _open_url(archive: Archive, out: Path, have: int) -> http.client.HTTPResponse | None:
     """The server's answer from byte `have` on; None when there is nothing beyond."""
     request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
-    by_hand = f"you may download it by hand, unpack it to {out} and run `duovox data prepare {out}`"
+    words = f" --labels {','.join(archive.labels)}" if archive.labels else ""
+    by_hand = f"you may download it by hand, unpack it to {out} and run `duovox data prepare {out}{words} --out FEATURES`"
     try:
         response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
         return response

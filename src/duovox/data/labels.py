@@ -28,7 +28,8 @@ def choose_labels(place: str, roots: Sequence[tuple[Path, Folders]], labels: str
         if fault := label_fault(label):
             raise DataError(f"{place}: the folder {label!r} cannot be a label, its name {fault}; rename it")
     if len(set(chosen)) < max(MIN_LABELS, len(chosen)):
-        raise DataError(f"{place}: at least {MIN_LABELS} different labels are needed, got {', '.join(chosen) or 'none'}")
+        hint = "" if known else "; give the folder that holds a folder for each word"
+        raise DataError(f"{place}: at least {MIN_LABELS} different labels are needed, got {', '.join(chosen) or 'none'}{hint}")
     for root, folders in roots:
         if not set(chosen) & set(folders):
             raise DataError(f"{root} has no folder for any of the labels ({named(chosen, 12)}); leave it out")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from duovox.contracts import ShapeError
+from duovox.contracts import DataError, ShapeError
 from duovox.data import Features, open_features
 from duovox.evaluation.bins import BINS, FEWEST
 from duovox.evaluation.cas import AccuracyScore
@@ -119,6 +119,10 @@ def evaluate(
     chosen = np.sort(rng.permutation(len(clips.waves))[: scoring.limit])
     meant = np.array([-1 if clips.labels[i] is None else judge.labels.index(str(clips.labels[i])) for i in chosen])
     unlabelled = int((meant < 0).sum())
+    spoken = sorted({judge.labels[place] for place in meant if place >= 0})
+    known = [features.labels[place] for place in np.unique(features.label)]
+    if spoken and not set(spoken) & set(known):
+        raise DataError(f"{name} has clips of {', '.join(spoken)}, the data of {', '.join(known)} alone; give data with these words")
     require_labels(scoring, unlabelled, len(chosen))
     train, test = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
     require_enough(len(chosen), train.features.shape[1], scoring.fid)

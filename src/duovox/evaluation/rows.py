@@ -168,7 +168,7 @@ def _named(labels: Sequence[str], counts: NDArray[np.int64]) -> dict[str, int]:
 def require_enough(count: int, dimensions: int, fid: bool) -> None:
     """Raise `DataError` for too few clips: FID's covariance has full rank only with more clips than features."""
     if fid and count <= dimensions:
-        raise DataError(f"FID with this judge needs at least {dimensions + 1} clips, got {count}; give more, or leave FID out")
+        raise DataError(f"FID with this judge needs at least {dimensions + 1} clips, got {count}; give more, or leave FID out (--no-fid)")
     if count < 2:
         raise DataError(f"at least 2 clips are needed, got {count}")
 
