@@ -88,7 +88,7 @@ def test_the_python_runs(tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytes
     assert blocks
     for block in blocks:
         exec(compile(ast.parse(block), "README.md", "exec"), {})
-    assert (tmp_path / "three.wav").is_file() and (tmp_path / "stop.wav").is_file()
+    assert (tmp_path / "spoken.wav").is_file() and (tmp_path / "stop.wav").is_file()
     assert "'three': " in capsys.readouterr().out
 
 

@@ -119,10 +119,7 @@ def evaluate(
     chosen = np.sort(rng.permutation(len(clips.waves))[: scoring.limit])
     meant = np.array([-1 if clips.labels[i] is None else judge.labels.index(str(clips.labels[i])) for i in chosen])
     unlabelled = int((meant < 0).sum())
-    spoken = sorted({judge.labels[place] for place in meant if place >= 0})
-    known = [features.labels[place] for place in np.unique(features.label)]
-    if spoken and not set(spoken) & set(known):
-        raise DataError(f"{name} has clips of {', '.join(spoken)}, the data of {', '.join(known)} alone; give data with these words")
+    _require_common(name, sorted({judge.labels[place] for place in meant if place >= 0}), features)
     require_labels(scoring, unlabelled, len(chosen))
     train, test = (reference_scores(judge, features, split, cache) for split in ("train", "test"))
     require_enough(len(chosen), train.features.shape[1], scoring.fid)
@@ -144,6 +141,15 @@ def evaluate(
     origin = (judge.kind, judge.digest, features.digest, len(train.features))
     about = score.about if score else ""
     return Report(tuple(rows), *origin, scoring.seed, notes, versions(), scoring.command, *named, about)
+
+
+def _require_common(name: str, spoken: Sequence[str], features: Features) -> None:
+    """Raise `DataError` where a split that clips are held against has none of their words."""
+    for split in ("train", "test"):
+        known = [features.labels[place] for place in np.unique(features.label[features.indices(split)])]
+        if spoken and not set(spoken) & set(known):
+            there = ", ".join(known) or "nothing"
+            raise DataError(f"{name} has clips of {', '.join(spoken)}, the {split} split of {there}; give data with these words")
 
 
 def _accuracy_score(features: Features, label: NDArray[np.int64], labels: int, scoring: Scoring) -> AccuracyScore | None:
