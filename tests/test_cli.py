@@ -407,6 +407,18 @@ def test_bad_files_are_told_and_good_ones_still_heard(run: Run, sounds: Path, bu
     assert (list(json.loads(result.out)) if form else [line.split("\t")[0] for line in result.out.splitlines()]) == good
 
 
+def test_a_command_that_there_is_not(run: Run) -> None:
+    result = run("genrate", "three")
+    assert result.code == 2 and result.err.startswith("duovox: no command 'genrate'; the nearest: generate; there are generate, say, ")
+    assert run("xyz").err.startswith("duovox: no command 'xyz'; there are generate")
+
+
+def test_words_need_no_quotes(run: Run, here: Path, bundle_folder: Path) -> None:
+    for words in (["high low"], ["high", "low"]):
+        assert run("say", *words, "--bundle", bundle_folder, "--out", "b.wav", "--force").code == 0
+        assert [word["label"] for word in json.loads((here / "b.json").read_text())["words"]] == ["high", "low"]
+
+
 def test_what_is_in_the_package_is_not_calibrated_in_place(run: Run, here: Path) -> None:
     assert_one_line(run("calibrate", "words", "--data", "features"), "words is in the package and stays as it is; give --out")
 

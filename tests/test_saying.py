@@ -192,7 +192,7 @@ def test_the_command_writes_the_sound_and_how_it_was_made(bundle_folder: Path, t
     capsys.readouterr()
     for wrong, said in (
         (words, "exists; add --force"),
-        ([*words, "--force", "--speaker", "absent"], "absent is no guide"),
+        ([*words, "--force", "--speaker", "absent"], "'absent' is no guide of speakers"),
         ([*words, "--force", "--speaker", "absent:loud"], "is no strength"),
         (["say", "low hgih", *words[2:], "--force"], "word 2 of the sentence"),
     ):

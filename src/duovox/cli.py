@@ -5,6 +5,7 @@ Nothing heavy is imported at the top, so that `--help` answers at once; the same
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
 import signal
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import tyro
 
@@ -31,30 +33,35 @@ from duovox.commands.training import bundle, calibrate, solve, train
 from duovox.contracts import DuovoxError
 from duovox.text import printable
 
-app = tyro.extras.SubcommandApp()
 data_app = tyro.extras.SubcommandApp()
-data_app.command(fetch)
-data_app.command(prepare)
-data_app.command(respeak)
-app.command(generate)
-app.command(say)
-app.command(classify)
-app.command(data_app, name="data")
-app.command(dataset)
-app.command(train)
-app.command(solve)
-app.command(evaluate)
-app.command(experiment)
-app.command(judge)
-app.command(inspect)
-app.command(bundle)
-app.command(taps)
-app.command(name="repurpose")(repurpose_classifier)
-app.command(guide)
-app.command(calibrate)
-app.command(export)
-app.command(serve)
-app.command(name="bench")(measure)
+for command in (fetch, prepare, respeak):
+    data_app.command(command)
+
+COMMANDS: dict[str, Any] = {
+    "generate": generate,
+    "say": say,
+    "classify": classify,
+    "data": data_app,
+    "dataset": dataset,
+    "train": train,
+    "solve": solve,
+    "evaluate": evaluate,
+    "experiment": experiment,
+    "judge": judge,
+    "inspect": inspect,
+    "bundle": bundle,
+    "taps": taps,
+    "repurpose": repurpose_classifier,
+    "guide": guide,
+    "calibrate": calibrate,
+    "export": export,
+    "serve": serve,
+    "bench": measure,
+}
+app = tyro.extras.SubcommandApp()
+for name, command in COMMANDS.items():
+    about: dict[str, Any] = {"help": "Get recordings, and decode them into features."} if command is data_app else {}
+    app.command(command, name=name, **about)
 
 PACKAGES = {"PIL": "pillow"}
 """What packages are called that have another name than their module."""
@@ -97,6 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"duovox {__version__}")
         return 0
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        print(f"duovox: {_unknown(arguments[0])}", file=sys.stderr)
+        return 2
     try:
         try:
             with _ended_by_signals():
@@ -120,6 +130,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"duovox: {printable(f'{error.strerror or error}{where}')}", file=sys.stderr)
         return 1
     return 0
+
+
+def _unknown(command: str) -> str:
+    """What is said of a command that there is not."""
+    near = difflib.get_close_matches(command, COMMANDS, 1)
+    hint = f"; the nearest: {near[0]}" if near else ""
+    return f"no command {printable(repr(command))}{hint}; there are {', '.join(COMMANDS)}"
 
 
 def _missing(error: ModuleNotFoundError) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def say(
-    text: Positional[str],
+    text: Positional[tuple[str, ...]],
     /,
     out: Path = Path("said.wav"),
     seed: int = 0,
@@ -37,7 +37,7 @@ def say(
     """Speak several words, one after the other, into one sound file; a JSON file beside it says how it was made.
 
     Args:
-        text: The words, as "three 1 4", each one of the bundle's labels or its figure.
+        text: The words, as three 1 4, each one of the bundle's labels or its figure.
         out: The sound file; its suffix chooses the format.
         seed: Seed of all words, which begin with the same noise; one that comes again has seed + 1, ...
         pause: Seconds between two words.
@@ -66,11 +66,12 @@ def say(
         )
     who = read_guide(folder, trust_code) if folder else None
     steer, settings = read_guides(voice, guide, trust_code), voice.settings(**sampling.given())
+    words = " ".join(text)
     said = speak(
-        voice, text, seed=seed, pause=pause, speaker=who, speaker_strength=strength, guides=steer, settings=settings, vocoder=vocoder
+        voice, words, seed=seed, pause=pause, speaker=who, speaker_strength=strength, guides=steer, settings=settings, vocoder=vocoder
     )  # fmt: skip
     write_audio(out, said.wave, said.rate, force=force, parents=True)
-    story = {"text": text, "pause": pause, **_story(said), "bundle": voice.digest, "duovox": __version__}
+    story = {"text": words, "pause": pause, **_story(said), "bundle": voice.digest, "duovox": __version__}
     write_whole(out.with_suffix(".json"), (json.dumps(story, indent=2) + "\n").encode(), force=force)
     print(f"{printable(str(out))}: {len(said.clips)} words, {len(said.wave) / said.rate:.2f} s")
 
