@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except DuovoxError as error:
-        print(f"duovox: {printable(str(error))}", file=sys.stderr)
+        _say_once(f"duovox: {printable(str(error))}")
         return 1
     except KeyboardInterrupt:
         print("duovox: interrupted", file=sys.stderr)
@@ -130,6 +130,16 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"duovox: {printable(f'{error.strerror or error}{where}')}", file=sys.stderr)
         return 1
     return 0
+
+
+def _say_once(line: str) -> None:
+    """Print an error, once where several processes that torchrun started meet the same."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        from duovox.training.shares import says_first
+
+        if not says_first(line):
+            return
+    print(line, file=sys.stderr)
 
 
 def _unknown(command: str) -> str:

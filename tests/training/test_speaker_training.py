@@ -210,6 +210,6 @@ def test_the_commands_make_the_guide_and_take_a_recording_for_its_target(
     assert record["name"] == "who" and record["target"] == {"ann": 1.0}
     capsys.readouterr()
     assert main(["generate", "mid", "--out", "b.wav", "--guide", "who-absent.wav:5", *quick]) == 1
-    assert "say what sound the guide who is to be near to" in capsys.readouterr().err
+    assert "the guide who cannot be near to absent.wav: there is no such file" in capsys.readouterr().err
     assert main([*words, "--force", "--takes", "wave"]) == 1
     assert "is a network of ours and knows its own; leave --takes out" in capsys.readouterr().err

@@ -7,6 +7,7 @@ rounding.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.nn.functional import all_reduce
 
 from duovox.contracts import TrainingError
@@ -171,6 +173,18 @@ def _first_says() -> bool:
     finally:
         signal.signal(signal.SIGTERM, before)
     return True
+
+
+def says_first(line: str) -> bool:
+    """Whether this process is the first of its job to say this; always where it is alone, or the others cannot be asked."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return True
+    try:
+        store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE)
+        count: int = store.add(f"duovox/{hashlib.sha256(line.encode()).hexdigest()}", 1)
+        return count == 1
+    except (KeyError, ValueError, RuntimeError):
+        return True
 
 
 def _join(device: torch.device) -> None:
