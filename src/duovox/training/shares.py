@@ -12,7 +12,7 @@ import os
 import re
 import signal
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -149,7 +149,8 @@ def shared_job(device: torch.device, passes: int = 1) -> Iterator[Shares]:
             dist.barrier()
     except BaseException as error:
         if dist.get_rank() == 0:
-            _store().set(SAID, "")
+            with suppress(RuntimeError):  # the store may be gone as well
+                _store().set(SAID, "")
         elif isinstance(error, LostProcessError):
             error.unsaid = dist.get_rank() == 1 and not _first_says()
         raise
