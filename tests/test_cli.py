@@ -407,6 +407,10 @@ def test_bad_files_are_told_and_good_ones_still_heard(run: Run, sounds: Path, bu
     assert (list(json.loads(result.out)) if form else [line.split("\t")[0] for line in result.out.splitlines()]) == good
 
 
+def test_more_clips_than_a_data_set_should_have(run: Run, here: Path) -> None:
+    assert_one_line(run("generate", "high", "--n", "1000000000"), "--n 1000000000 is more than 10000", "duovox dataset --per-word")
+
+
 def test_a_command_that_there_is_not(run: Run) -> None:
     result = run("genrate", "three")
     assert result.code == 2 and result.err.startswith("duovox: no command 'genrate'; the nearest: generate; there are generate, say, ")

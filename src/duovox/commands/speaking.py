@@ -24,6 +24,9 @@ AudioFormat = Literal["wav", "flac", "ogg"]
 STANDARD_INPUT = Path("-")
 SOUND_SUFFIXES = tuple(f".{name}" for name in get_args(AudioFormat))
 
+MOST_CLIPS = 10_000
+"""So many and no more are made by a command that begins anew each time."""
+
 
 def generate(
     label: Positional[str],
@@ -71,6 +74,10 @@ def generate(
         keep_faulty: Write clips that ran off to noise or silence as well.
         force: Overwrite files that exist.
     """
+    if n > MOST_CLIPS:
+        raise ConfigError(
+            f"--n {n} is more than {MOST_CLIPS}; for so many take `duovox dataset --per-word {n}`, which goes on when stopped"
+        )
     places = _free_paths(out, label, seed, n, format, spectrogram, force)
     if batch < 1:
         raise ConfigError(f"the batch must be at least 1, not {batch}")
