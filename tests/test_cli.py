@@ -173,15 +173,18 @@ def test_a_signal_ends_a_command_that_writes_and_leaves_nothing_unfinished(
     run: Run, here: Path, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     seen: list[list[str]] = []
+    said: list[tuple[int, bytes]] = []
 
     def end(*_: object) -> None:
         seen.append(sorted(contents(here)))
         os.kill(os.getpid(), number)
 
     monkeypatch.setattr("os.replace", end)
+    monkeypatch.setattr("os.write", lambda file, content: said.append((file, content)))
     result = run("generate", "low", "--out", "low.wav", "--bundle", bundle_folder, "--keep-faulty")
     assert (result.code, result.err, contents(here)) == (128 + number, "", {})
     assert [len(names) for names in seen] == [1] and seen[0][0].endswith(".partial")
+    assert said == [(2, f"duovox: stopped by {number.name}\n".encode())]
     assert signal.getsignal(number) is signal.SIG_DFL
 
 

@@ -73,6 +73,8 @@ def _ended_by_signals() -> Iterator[None]:
     that is ignored, as `nohup` has it, or heeded in another way stays so."""
 
     def end(number: int, _frame: FrameType | None) -> None:
+        if os.environ.get("WORLD_SIZE", "1") == "1":  # of several processes the one speaks that knows why they end
+            os.write(2, f"duovox: stopped by {signal.Signals(number).name}\n".encode())  # as something may just be printed
         raise SystemExit(128 + number)
 
     names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
