@@ -142,6 +142,10 @@ def test_folders_that_cannot_be_used_are_one_line(noise: Path, tmp_path: Path) -
     with pytest.raises(DataError) as found:
         read_backgrounds(noise, RATE, 6001)
     assert_one_line(found.value, "b.flac has 6000 samples, a clip 6001; give longer")
+    write_audio(tmp_path / "quiet" / "a.wav", np.zeros(6000, np.float32), RATE, parents=True)
+    with pytest.raises(DataError) as found:
+        read_backgrounds(tmp_path / "quiet", RATE, SAMPLES)
+    assert_one_line(found.value, "a.wav is silent, and no noise; take it out of the folder")
     (tmp_path / "broken.wav").write_text("not sound at all")
     with pytest.raises(DataError) as found:
         read_backgrounds(tmp_path, RATE, SAMPLES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -40,6 +41,13 @@ def test_processes_make_the_same_bytes(alone: dict[str, bytes], bundle_folder: P
     made = make_dataset(plan_dataset(options(bundle_folder, tmp_path / "set")), local_engine(2))
     assert contents(tmp_path / "set") == alone
     assert [(tally.tried, tally.kept) for tally in made.tallies] == [(4, 4)] * 3
+
+
+def test_processes_are_steered_alike(bundle_folder: Path, tmp_path: Path) -> None:
+    given = {"guide": ("own-high:2", "pitch-196Hz:20:best-of-2"), "words": ("low",)}
+    make_dataset(plan_dataset(options(bundle_folder, tmp_path / "one", **given)), here())
+    make_dataset(plan_dataset(options(bundle_folder, tmp_path / "two", **given)), local_engine(2))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_a_killed_process_is_replaced_and_its_shard_made_again(
@@ -184,6 +192,14 @@ def test_ray_makes_the_same_bytes_also_where_a_worker_is_killed(
         assert contents(out) == alone and note.exists()
         assert [(tally.tried, tally.kept) for tally in made.tallies] == [(4, 4)] * 3
     assert signal.getsignal(signal.SIGTERM) is heeded
+
+
+def test_an_actor_says_that_the_folder_has_vanished(bundle_folder: Path, tmp_path: Path) -> None:
+    from duovox.dataset.engines.ray import ShardActor
+
+    actor = ShardActor(plan_dataset(options(bundle_folder, tmp_path / "set")).job)
+    made, error = actor._make(Shard(0, [Item(0, 0, 0)]))
+    assert made == 0 and "has vanished while clips were made for it" in str(pickle.loads(error))
 
 
 def test_no_more_workers_than_a_cluster_has() -> None:
