@@ -411,13 +411,18 @@ def test_bad_files_are_told_and_good_ones_still_heard(run: Run, sounds: Path, bu
 
 
 def test_more_clips_than_a_data_set_should_have(run: Run, here: Path) -> None:
-    assert_one_line(run("generate", "high", "--n", "1000000000"), "--n 1000000000 is more than 10000", "duovox dataset --per-word")
+    assert_one_line(
+        run("generate", "high", "--n", "1000000000"),
+        "--n 1000000000 exceeds 10000",
+        "dataset --words high --per-word 1000000000 --out FOLDER",
+    )
 
 
 def test_a_command_that_there_is_not(run: Run) -> None:
     result = run("genrate", "three")
     assert result.code == 2 and result.err.startswith("duovox: no command 'genrate'; the nearest: generate; there are generate, say, ")
     assert run("xyz").err.startswith("duovox: no command 'xyz'; there are generate")
+    assert run("data", "prepar", "x").err == "duovox: no command 'prepar'; the nearest: prepare; there are fetch, prepare, respeak\n"
 
 
 def test_words_need_no_quotes(run: Run, here: Path, bundle_folder: Path) -> None:

@@ -68,7 +68,7 @@ def here(tmp_path: Path, tiny_bundle: Bundle, tiny_runs: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("anything_is_speech")
 def test_the_commands_and_the_python_work_as_they_stand(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [words[0] for words in COMMANDS] == [*["generate"] * 6, "guide", "generate", "guide", "guide", "generate", "say", "say"]
+    assert [words[0] for words in COMMANDS] == [*["generate"] * 6, "guide", "generate", "guide", "guide", "generate", "say", "say", "guide"]
     for words in COMMANDS:
         quick = ["--steps", "3"] if words[0] in ("generate", "say") else []
         assert main([*words, *quick]) == 0, (words, capsys.readouterr().err)

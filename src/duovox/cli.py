@@ -31,11 +31,13 @@ from duovox.commands.serving import serve
 from duovox.commands.speaking import classify, generate
 from duovox.commands.training import bundle, calibrate, solve, train
 from duovox.contracts import DuovoxError
+from duovox.processes import ranks
 from duovox.text import printable
 
+DATA_COMMANDS: dict[str, Any] = {"fetch": fetch, "prepare": prepare, "respeak": respeak}
 data_app = tyro.extras.SubcommandApp()
-for command in (fetch, prepare, respeak):
-    data_app.command(command)
+for name, command in DATA_COMMANDS.items():
+    data_app.command(command, name=name)
 
 COMMANDS: dict[str, Any] = {
     "generate": generate,
@@ -73,7 +75,7 @@ def _ended_by_signals() -> Iterator[None]:
     that is ignored, as `nohup` has it, or heeded in another way stays so."""
 
     def end(number: int, _frame: FrameType | None) -> None:
-        if os.environ.get("WORLD_SIZE", "1") == "1":  # of several processes the one speaks that knows why they end
+        if ranks() == 1:  # of several processes the one speaks that knows why they end
             os.write(2, f"duovox: stopped by {signal.Signals(number).name}\n".encode())  # as something may just be printed
         raise SystemExit(128 + number)
 
@@ -106,8 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"duovox {__version__}")
         return 0
-    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        print(f"duovox: {_unknown(arguments[0])}", file=sys.stderr)
+    if fault := _unknown(arguments):
+        print(f"duovox: {fault}", file=sys.stderr)
         return 2
     try:
         try:
@@ -136,7 +138,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _say_once(line: str) -> None:
     """Print an error, once where several processes that torchrun started meet the same."""
-    if os.environ.get("WORLD_SIZE", "1") != "1":
+    if ranks() > 1:
         from duovox.training.shares import says_first
 
         if not says_first(line):
@@ -144,11 +146,16 @@ def _say_once(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _unknown(command: str) -> str:
-    """What is said of a command that there is not."""
-    near = difflib.get_close_matches(command, COMMANDS, 1)
+def _unknown(arguments: list[str]) -> str:
+    """What is said where the first words name no command; empty where they do, or where an option comes first."""
+    known, words = COMMANDS, arguments
+    if words and words[0] == "data":
+        known, words = DATA_COMMANDS, words[1:]
+    if not words or words[0].startswith("-") or words[0] in known:
+        return ""
+    near = difflib.get_close_matches(words[0], known, 1)
     hint = f"; the nearest: {near[0]}" if near else ""
-    return f"no command {printable(repr(command))}{hint}; there are {', '.join(COMMANDS)}"
+    return f"no command {printable(repr(words[0]))}{hint}; there are {', '.join(known)}"
 
 
 def _missing(error: ModuleNotFoundError) -> str:

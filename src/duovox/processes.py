@@ -1,6 +1,7 @@
 """Processes beside this one: how many there may be, how they start and when they end. Standard library only.
 
-Gives `sound.many` and `dataset.engines` processes that run no program of the caller's again, and that outlive nobody.
+Says which of torchrun's processes this is, and gives `sound.many` and `dataset.engines` processes that run no program of the caller's
+again, and that outlive nobody.
 """
 
 from __future__ import annotations
@@ -21,6 +22,16 @@ from typing import Any
 def usable_cores() -> int:
     """Cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def ranks() -> int:
+    """How many processes torchrun started, this one among them; 1 where it was not torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def follows() -> bool:
+    """Whether torchrun started this process to follow another, which speaks and writes."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def start_process(work: Callable[..., None], *arguments: Any, duplex: bool = False) -> tuple[Connection, BaseProcess]:

@@ -48,7 +48,9 @@ def test_a_word_of_which_no_clip_was_kept_is_an_error(
     assert main(["dataset", *words, "--out", str(out), "--manifest", "jsonl"]) == 1
     lines = capsys.readouterr().err.splitlines()[-2:]
     assert lines[0].startswith("note: low: 0 of 2 after 4 tries")
-    assert lines[1] == "duovox: no clip of low was kept; the manifest says why of each, under dropped and fault"
+    assert (
+        lines[1] == "duovox: no clip of low was kept (why, says the manifest); take another --preset or a lower --threshold in a new folder"
+    )
     assert sum(json.loads(line)["kept"] for line in (out / "manifest.jsonl").read_text().splitlines()) == 2
 
 

@@ -100,7 +100,11 @@ def test_a_bundle_that_is_none_ends_the_process(tmp_path: Path) -> None:
 def test_a_guide_that_wants_a_sound_cannot_be_served(tmp_path: Path) -> None:
     with running("--guide", "speaker", "--port", 0, log=tmp_path / "log") as server:
         assert server.process.wait(60) == 1
-        assert server.text().splitlines()[-1].startswith("duovox: the guide speaker wants a sound, which requests cannot bring")
+        assert (
+            server.text()
+            .splitlines()[-1]
+            .startswith("duovox: the guide speaker wants a sound, which no request can bring: duovox guide speaker --ref")
+        )
 
 
 # before there is a process

@@ -211,5 +211,15 @@ def test_the_commands_make_the_guide_and_take_a_recording_for_its_target(
     capsys.readouterr()
     assert main(["generate", "mid", "--out", "b.wav", "--guide", "who-absent.wav:5", *quick]) == 1
     assert "the guide who cannot be near to absent.wav: there is no such file" in capsys.readouterr().err
+    named = ["guide", "who", "--out", "voices", "--bundle", str(bundle_folder)]
+    assert main(named) == 1
+    assert "who is a guide already; give --references" in capsys.readouterr().err
+    assert main([*named, "--references", "ann.wav", "--gamma", "7"]) == 0, capsys.readouterr().err
+    made, source = read_guide(tmp_path / "voices"), read_guide(tmp_path / "who")
+    assert made.labels == ("ann",) and (made.config.strength.gamma, source.config.strength.gamma) == (7.0, 10.0)
+    assert made.anchors is not None and source.anchors is not None and torch.equal(made.anchors[1:], source.anchors)
+    assert main(["generate", "mid", "--out", "named.wav", "--guide", "voices-ann:5", *quick]) == 0
+    assert (tmp_path / "named.wav").read_bytes() == (tmp_path / "like.wav").read_bytes(), "a reference by name is the reference"
+    capsys.readouterr()
     assert main([*words, "--force", "--takes", "wave"]) == 1
     assert "is a network of ours and knows its own; leave --takes out" in capsys.readouterr().err

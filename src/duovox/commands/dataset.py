@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ from tyro.conf import arg
 from duovox.commands.options import Sampling, SamplingOptions
 from duovox.contracts import ConfigError, GenerationError
 from duovox.dataset.options import Augmentation, Options
+from duovox.processes import follows, ranks
 from duovox.text import named as named_few
 from duovox.text import printable
 
@@ -37,10 +37,9 @@ def dataset(
         augmentation: How the clips are changed.
         sampling: Settings of sampling, the bundle's own where left out.
     """
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if ranks > 1 and options.engine != "torchrun":
-        raise ConfigError(f"torchrun started {ranks} processes; give --engine torchrun, or start one alone")
-    if ranks > 1 and os.environ.get("RANK", "0") != "0":
+    if ranks() > 1 and options.engine != "torchrun":
+        raise ConfigError(f"torchrun started {ranks()} processes; give --engine torchrun, or start one alone")
+    if follows():
         if not options.dry_run:
             _follow()
         return
@@ -93,4 +92,6 @@ def _report(made: Outcome, options: Options) -> None:
             note = f"note: {printable(target.name)}: {tally.kept} of {target.want} after {tally.tried} tries; raise --tries in a new folder"
             print(note, file=sys.stderr)
     if deaf := [target.name for target, tally in zip(made.targets, made.tallies, strict=True) if target.positive and not tally.kept]:
-        raise GenerationError(f"no clip of {named_few(deaf)} was kept; the manifest says why of each, under dropped and fault")
+        raise GenerationError(
+            f"no clip of {named_few(deaf)} was kept (why, says the manifest); take another --preset or a lower --threshold in a new folder"
+        )

@@ -49,7 +49,8 @@ def guide(
     Nothing is trained. With --background the network is taken for one that embeds sounds, and the guide says "like this sound".
 
     Args:
-        source: The network, as in `duovox repurpose`; or one of ours: a bundle, a run folder of `duovox train classifier` or `speaker`.
+        source: The network, as in `duovox repurpose`; or one of ours: a bundle, a run folder of `duovox train classifier` or `speaker`;
+            or a guide that embeds sounds (`speaker`, or its folder), which gets --references.
         out: Folder for the guide; its name is what the guide is called.
         weights: A safetensors file that fills the function's network.
         arguments: The function's keyword arguments, as a JSON object.
@@ -80,10 +81,10 @@ def guide(
     refuse_taken(out, force)
     strength = {"gamma": gamma, "interval": interval, "cap": cap, "schedule": schedule, "at": at, "way": way, "candidates": candidates}
     given = _Given(source, weights, arguments, takes, labels, output, output_kind, references, background, temperature)
-    with in_the_shells_words():
-        made = _made(given, out.name, strength)
     levels: Any = ()
     voice = Duovox.from_pretrained(bundle, trust_code=trust_code)
+    with in_the_shells_words():
+        made = _made(given, out.name, strength, voice, trust_code)
     if data is not None:
         made, levels = calibrate_guide(made, data, voice)
     made.write(out, force)
@@ -106,17 +107,33 @@ class _Given(NamedTuple):
     temperature: float | None
 
 
-def _made(given: _Given, name: str, strength: dict[str, Any]) -> GuideNetwork:
+def _made(given: _Given, name: str, strength: dict[str, Any], voice: Duovox, trust_code: bool) -> GuideNetwork:
+    from duovox.guide_folder import is_guide, locate_guide
     from duovox.repurposing import make_own_guide
     from duovox.repurposing.guide_making import is_bundle, is_run, is_speaker_run
     from duovox.steering import changed
 
+    if is_guide(locate_guide(given.source)):
+        return _made_of_guide(given, name, strength, voice, trust_code)
     if is_speaker_run(given.source):
         return _made_of_speakers(given, name, strength)
     if is_bundle(given.source) or is_run(given.source):
         _refuse_what_ours_know(given, "references", "background", "temperature")
         return make_own_guide(given.source, name=name, strength=changed(GuideStrength(at="noised"), strength))
     return _made_of_another(given, name, strength)
+
+
+def _made_of_guide(given: _Given, name: str, strength: dict[str, Any], voice: Duovox, trust_code: bool) -> GuideNetwork:
+    """A guide that embeds sounds, with references of its own."""
+    from duovox.guide_folder import read_guide
+    from duovox.repurposing import with_references
+    from duovox.steering import changed
+
+    _refuse_what_ours_know(given, "background", "temperature")
+    if not given.references:
+        raise ConfigError(f"{given.source} is a guide already; give --references, sounds that are to be its labels")
+    guide = read_guide(given.source, trust_code)
+    return with_references(guide, _named_sounds(given.references), voice, name=name, strength=changed(guide.config.strength, strength))
 
 
 def _made_of_speakers(given: _Given, name: str, strength: dict[str, Any]) -> GuideNetwork:

@@ -72,7 +72,9 @@ def serve(
         voice = Duovox.from_pretrained(bundle, trust_code=trust_code).to(choose_device(device))
         for folder in guide:
             if not voice.add_guide(folder, trust_code=trust_code).labels:
-                raise GuideError(f"the guide {folder} wants a sound, which requests cannot bring; make one of named sounds (--references)")
+                raise GuideError(
+                    f"the guide {folder} wants a sound, which no request can bring: duovox guide {folder} --references ANN.wav --out voices"
+                )
         return voice
 
     run_server(load, config)

@@ -76,7 +76,7 @@ def generate(
     """
     if n > MOST_CLIPS:
         raise ConfigError(
-            f"--n {n} is more than {MOST_CLIPS}; for so many take `duovox dataset --per-word {n}`, which goes on when stopped"
+            f"--n {n} exceeds {MOST_CLIPS}; take `duovox dataset --words {label} --per-word {n} --out FOLDER`, which goes on when stopped"
         )
     places = _free_paths(out, label, seed, n, format, spectrogram, force)
     if batch < 1:

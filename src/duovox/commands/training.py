@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from tyro.conf import Positional
 from duovox.commands.options import parse_seconds
 from duovox.config import SolutionConfig, read_recipe
 from duovox.contracts import DuovoxError
+from duovox.processes import follows
 from duovox.shipped import DEFAULT_BUNDLE
 from duovox.text import read_text
 
@@ -74,7 +74,6 @@ def train(
     from duovox.training.shares import LostProcessError
     from duovox.training.start import start_training
 
-    follows = os.environ.get("RANK", "0") != "0"
     try:
         outcome = start_training(
             part,
@@ -96,10 +95,10 @@ def train(
             accumulate=accumulate,
         )
     except LostProcessError as error:
-        if follows and not error.unsaid:  # the first process says it
+        if follows() and not error.unsaid:  # the first process says it
             sys.exit(1)
         raise
-    if follows:
+    if follows():
         return
     state = "finished" if outcome.complete else "stopped (go on with --resume)"
     print(f"{part}: {state} at step {outcome.step} of {outcome.updates}; weights in {out / part / 'weights.safetensors'}")

@@ -2,7 +2,14 @@
 training, ready to guide: `guide_making`."""
 
 from duovox.repurposing.building import layers_of, repurpose
-from duovox.repurposing.guide_making import calibrate_guide, make_embedding_guide, make_guide, make_own_guide, make_speaker_guide
+from duovox.repurposing.guide_making import (
+    calibrate_guide,
+    make_embedding_guide,
+    make_guide,
+    make_own_guide,
+    make_speaker_guide,
+    with_references,
+)
 from duovox.repurposing.training import Repurposed
 
 __all__ = [
@@ -14,4 +21,5 @@ __all__ = [
     "make_own_guide",
     "make_speaker_guide",
     "repurpose",
+    "with_references",
 ]

@@ -35,7 +35,7 @@ from duovox.runs import SPEAKER_DIMENSIONS, fill_classifier, read_weights, scale
 from duovox.sound.audio import as_sound, read_excerpt
 from duovox.sound.hearing import hear
 from duovox.sound.vocoder.istft_net import ISTFTNet
-from duovox.steering import join
+from duovox.steering import join, likened
 from duovox.text import read_text
 from duovox.voice import Duovox
 
@@ -144,6 +144,22 @@ def make_speaker_guide(
     calibration = Calibration(strength.at, (1.0,), (temperature,))
     config = GuideConfig(FORMAT, "embedding", tuple(references), recipe, scale, calibration, strength)
     return halved(GuideNetwork(name, config, network, anchors))
+
+
+def with_references(
+    guide: GuideNetwork,
+    references: Mapping[str, Sequence[Path]],
+    voice: Duovox,
+    *,
+    name: str = "guide",
+    strength: GuideStrength | None = None,
+) -> GuideNetwork:
+    """A guide that embeds sounds, with labels: the references, each with its sound files, in the place of those it had; its background
+    stays. It hears them as this voice would, and keeps its own strength where none is given. Raises `GuideError`, `AudioError`."""
+    mel = voice.config.recipe.mel
+    waves = {label: [read_excerpt(path, mel.sample_rate, mel.clip_samples).wave for path in paths] for label, paths in references.items()}
+    made = likened(guide, waves, voice.bundle)
+    return replace(made, name=name, config=replace(made.config, strength=strength or made.config.strength))
 
 
 def one_of_each(features: Features, most: int = BACKGROUND) -> list[NDArray[np.float32]]:

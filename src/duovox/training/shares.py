@@ -24,6 +24,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.nn.functional import all_reduce
 
 from duovox.contracts import TrainingError
+from duovox.processes import ranks
 
 SAID, PATIENCE = "duovox/said", timedelta(seconds=3)
 """What the first process leaves for the second where it ends by an error, which it says; and how long the second waits for that."""
@@ -137,7 +138,7 @@ def shared_job(device: torch.device, passes: int = 1) -> Iterator[Shares]:
     """
     if passes < 1:
         raise TrainingError(f"--accumulate must be at least 1, not {passes}")
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if ranks() == 1:
         yield Shares(passes=passes)
         return
     joined = dist.is_initialized()
@@ -178,7 +179,7 @@ def _first_says() -> bool:
 
 def says_first(line: str) -> bool:
     """Whether this process is the first of its job to say this; always where it is alone, or the others cannot be asked."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if ranks() == 1:
         return True
     try:
         store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE)

@@ -22,11 +22,6 @@ from duovox.training.shares import LostProcessError, Shares, shared_job
 LOST = "another process of this job ended; the same command goes on with what is there"
 
 
-def follows() -> bool:
-    """Whether this process was started by torchrun to follow another."""
-    return os.environ.get("RANK", "0") != "0"
-
-
 @contextmanager
 def torchrun_engine() -> Iterator[Run]:
     """For the first rank: all ranks make shards, until the context ends."""
